@@ -1,0 +1,1 @@
+"""Components: pure functions from frames, audio or text plus upstream arrays to an `Artifact`."""

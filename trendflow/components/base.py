@@ -1,0 +1,174 @@
+"""The interface between components and the wrapper that runs them.
+
+A component module exposes two names: `SPEC`, a `ComponentSpec`, and `run(inputs: ComponentInputs) -> Artifact`.
+It opens no file, imports no orchestration and reads nothing but its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from trendflow.contracts.artifact import Artifact
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.models.batching import BatchRunner
+from trendflow.models.interface import ModelHandle
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Param:
+    """A typed component parameter; it enters `config_hash` with its default filled in."""
+
+    default: Any
+    doc: str
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """What the code of a component declares; `component_graph.yaml` must agree or loading fails.
+
+    `reads` ⊆ {frames, audio, audio_full, dense, document}. `reference` maps the files whose content belongs to
+    the input (prompt banks, thresholds) to their sha256.
+    """
+
+    name: str
+    producer_version: str
+    schema_version: str
+    hard: tuple[str, ...]
+    soft: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    optional_roles: tuple[str, ...] = ()
+    params: Mapping[str, Param] = field(default_factory=dict)
+    reference: Mapping[str, str] = field(default_factory=dict)
+
+
+class FrameReader(Protocol):
+    """Random access to the union of sampled frames."""
+
+    def read(self, union_indices: np.ndarray) -> np.ndarray:
+        """uint8 `[n, H, W, 3]` RGB. An index outside the union raises `dependency_missing`."""
+        ...
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Geometry and time axis of the analysed video. Times in seconds, sizes in pixels."""
+
+    duration_sec: float
+    analysis_width: int
+    analysis_height: int
+    analysis_fps: float
+    source_fps: float
+
+
+@dataclass(frozen=True)
+class FrameSamples:
+    """The frames this component was assigned: `frame_indices` are positions in the union."""
+
+    frame_indices: np.ndarray  # int32 [N]
+    times_s: np.ndarray  # float64 [N]
+    reader: FrameReader
+
+    def __len__(self) -> int:
+        return len(self.frame_indices)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Frames of samples start…stop as uint8 `[stop-start, H, W, 3]` RGB."""
+        return self.reader.read(self.frame_indices[start:stop])
+
+
+@dataclass(frozen=True)
+class AudioWindows:
+    """One audio family of `segments.json`; arrays over its windows."""
+
+    family: str
+    window_sec: float
+    start_sec: np.ndarray  # float64 [N]
+    end_sec: np.ndarray  # float64 [N]
+    center_sec: np.ndarray  # float64 [N]
+    mask: np.ndarray  # bool [N]
+
+
+@dataclass(frozen=True)
+class AudioInput:
+    """Decoded audio. Sample 0 of both signals is video time 0; amplitudes are ±1 full scale.
+
+    `mono` is what `audio.wav` holds, `full` what `audio_full.wav` holds (channels in `channel_layout` order).
+    Without an audio stream `present` is False, `windows` is None and the signals are empty.
+    """
+
+    present: bool
+    empty_reason: str | None
+    windows: AudioWindows | None
+    mono: np.ndarray  # float32 [n]
+    mono_rate: int
+    full: np.ndarray  # float32 [m, channels]
+    full_rate: int
+    channel_layout: str
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """An upstream artifact as its reader sees it. Only `ok` and `empty` artifacts are passed on."""
+
+    name: str
+    status: str
+    empty_reason: str | None
+    arrays: Mapping[str, np.ndarray]
+    meta: Mapping[str, Any]
+
+    def feature(self, name: str) -> float:
+        """A scalar feature by name. Raises `artifact_validation_failed` when the schema lacks it."""
+        names = self.arrays["feature_names"].tolist()
+        if name not in names:
+            raise TrendFlowError("artifact_validation_failed", f"{self.name} has no feature {name!r}.")
+        return float(self.arrays["feature_values"][names.index(name)])
+
+
+def _no_progress(done: int, total: int) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class ComponentInputs:
+    """Everything a component may see. Members it does not declare in `reads` are None."""
+
+    video: VideoInfo
+    upstream: Mapping[str, Upstream]
+    """Hard and available soft dependencies by name; a soft one that is absent is not in the map."""
+    samples: FrameSamples | None = None
+    audio: AudioInput | None = None
+    dense: Mapping[str, np.ndarray] | None = None
+    models: Mapping[str, ModelHandle] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    runner: BatchRunner = field(default_factory=BatchRunner)
+    progress: Progress = _no_progress
+
+    def need_samples(self) -> FrameSamples:
+        if self.samples is None or len(self.samples) == 0:
+            raise TrendFlowError("dependency_missing", "No frames were sampled for this component.", kind="frame_indices")
+        return self.samples
+
+    def need_audio(self) -> AudioInput:
+        if self.audio is None:
+            raise TrendFlowError("dependency_missing", "No audio was provided to this component.", kind="audio_family")
+        return self.audio
+
+    def need_dense(self) -> Mapping[str, np.ndarray]:
+        if self.dense is None:
+            raise TrendFlowError("dependency_missing", "The dense signals are missing.", kind="artifact")
+        return self.dense
+
+
+class Component(Protocol):
+    """A component module, seen as an object."""
+
+    SPEC: ComponentSpec
+
+    def run(self, inputs: ComponentInputs) -> Artifact: ...

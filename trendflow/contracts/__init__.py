@@ -1,0 +1,1 @@
+"""Contracts: identities, vocabularies, artifacts, manifests and schemas. Imports nothing else of TrendFlow."""

@@ -1,0 +1,61 @@
+"""Micro-batching with the out-of-memory policy: smaller batches, never less data and never another device."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from trendflow.contracts.errors import TrendFlowError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass
+class BatchRunner:
+    """Runs a function over slices of `n` units and remembers how it went.
+
+    After an `out_of_memory` at batch b it continues, from the first unfinished unit, with ⌊b/2⌋, ⌊b/4⌋ and 1
+    (repeats skipped). A failure at batch 1 is final. Finished units are kept.
+    """
+
+    batch_size: int = 8
+    oom_retries: int = 0
+    effective_batch_size: int | None = None
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(self, units: int, work: Callable[[int, int], T], max_batch: int) -> list[T]:
+        """Call `work(start, stop)` until all units are done; returns its results in order."""
+        size = max(1, min(self.batch_size, max_batch))
+        ladder = [step for step in dict.fromkeys((size, max(1, size // 2), max(1, size // 4), 1))]
+        results: list[T] = []
+        start = 0
+        while start < units:
+            stop = min(units, start + ladder[0])
+            try:
+                results.append(work(start, stop))
+            except TrendFlowError as exc:
+                if exc.error_code != "out_of_memory" or len(ladder) == 1:
+                    raise
+                self.attempts.append({"batch": ladder[0], "unit": start, "error_code": exc.error_code})
+                self.oom_retries += 1
+                ladder = ladder[1:]
+                log.warning("out of memory; continuing with batch %d", ladder[0])
+                gc.collect()
+                continue
+            start = stop
+        self.effective_batch_size = min(self.effective_batch_size or ladder[0], ladder[0])
+        return results
+
+    def record(self) -> dict[str, Any]:
+        """The `batching` record of meta and manifest."""
+        return {
+            "effective_batch_size": self.effective_batch_size,
+            "retries_total": self.oom_retries,
+            "oom_retries": self.oom_retries,
+            "queue_wait_ms": None,
+            "gpu_mem_peak_mb": None,
+        }

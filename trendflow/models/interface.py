@@ -1,0 +1,36 @@
+"""What components see of a model: an entry that describes it and a way to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from trendflow.contracts.artifact import ModelUsed
+
+if TYPE_CHECKING:
+    from trendflow.models.catalogue import CatalogueEntry
+
+
+class ModelHandle(Protocol):
+    """A loaded model. Loaded once per process and reused for every video."""
+
+    @property
+    def entry(self) -> CatalogueEntry: ...
+
+    @property
+    def used(self) -> ModelUsed: ...
+
+    @property
+    def device_used(self) -> str:
+        """`cpu` or `cuda:<n>`."""
+        ...
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run one batch. Names, dtypes and shapes are checked against the entry on the way in and out.
+
+        Raises `model_spec_invalid` (wrong input), `artifact_validation_failed` (missing, misshapen or non-finite
+        output) or `out_of_memory`.
+        """
+        ...
