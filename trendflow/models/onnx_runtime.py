@@ -1,0 +1,221 @@
+"""In-process execution of ONNX models with onnxruntime."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import onnxruntime as ort
+
+from trendflow.contracts.artifact import ModelUsed
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.tensors import BATCH, TensorSpec, describe, mismatch, smallest_inputs
+
+log = logging.getLogger(__name__)
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_ORT_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+# onnxruntime has no exception type for a failed allocation; these are the words of its allocators.
+_ALLOCATION_WORDS = ("failed to allocate memory", "bad_alloc", "bad allocation", "out of memory", "cuda failure 2:")
+
+
+class OnnxHandle:
+    """A loaded ONNX model; implements `ModelHandle`. Safe to use from several threads."""
+
+    def __init__(self, entry: CatalogueEntry, session: ort.InferenceSession, device: str) -> None:
+        self._entry = entry
+        self._session: ort.InferenceSession | None = session
+        self._device = device
+        self._used = entry.model_used(device)
+        self._output_names = [spec.name for spec in entry.outputs]
+
+    @classmethod
+    def load(cls, entry: CatalogueEntry, path: Path, device: str = "cpu", threads: int = 0) -> OnnxHandle:
+        """Load verified weights on `cpu` or `cuda[:<n>]`; `threads` per operator, 0 lets the engine choose.
+
+        Raises `device_unavailable`, `model_load_failed`, `out_of_memory`, or `model_spec_invalid` when the file's
+        tensors are not those of the entry. Warm-up runs are part of loading.
+        """
+        session = _open_session(entry, path, device, threads)
+        _check_tensors(entry, "input", entry.inputs, session.get_inputs(), exact=True)
+        _check_tensors(entry, "output", entry.outputs, session.get_outputs(), exact=False)
+        handle = cls(entry, session, device)
+        for _ in range(entry.warmup):
+            handle.infer(smallest_inputs(entry.inputs))
+        return handle
+
+    @property
+    def entry(self) -> CatalogueEntry:
+        return self._entry
+
+    @property
+    def used(self) -> ModelUsed:
+        return self._used
+
+    @property
+    def device_used(self) -> str:
+        return self._device
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run one batch; see `ModelHandle.infer`."""
+        if self._session is None:
+            raise TrendFlowError("model_load_failed", f"{self._entry.name} was closed.", entry=self._entry.name)
+        symbols = self._check_inputs(inputs)
+        feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        try:
+            values = self._session.run(self._output_names, feed)
+        except Exception as exc:  # onnxruntime's exceptions share no base class below Exception
+            _raise_inference_error(self._entry, symbols.get(BATCH), exc)
+        outputs = dict(zip(self._output_names, values, strict=True))
+        self._check_outputs(outputs, symbols)
+        return outputs
+
+    def describe(self) -> dict[str, Any]:
+        """What is loaded and where, for logs and `doctor`."""
+        return {
+            "name": self._entry.name,
+            "version": self._entry.version,
+            "weights_digest": self._entry.weights_digest,
+            "device": self._device,
+            "engine_version": ort.__version__,
+            "inputs": [describe(spec) for spec in self._entry.inputs],
+            "outputs": [describe(spec) for spec in self._entry.outputs],
+            "max_batch_size": self._entry.max_batch_size,
+        }
+
+    def close(self) -> None:
+        """Release the engine's memory. A closed handle refuses to run."""
+        self._session = None
+
+    def _check_inputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
+        expected = {spec.name for spec in self._entry.inputs}
+        if set(inputs) != expected:
+            raise self._spec_invalid(f"was given the inputs {sorted(inputs)} instead of {sorted(expected)}")
+        symbols: dict[str, int] = {}
+        for spec in self._entry.inputs:
+            problem = mismatch(spec, inputs[spec.name], symbols)
+            if problem:
+                raise self._spec_invalid(f"input {problem}")
+        batch = symbols.get(BATCH, 1)
+        if batch > self._entry.max_batch_size:
+            raise self._spec_invalid(f"accepts batches up to {self._entry.max_batch_size}, not {batch}")
+        return symbols
+
+    def _check_outputs(self, outputs: Mapping[str, Any], symbols: dict[str, int]) -> None:
+        for spec in self._entry.outputs:
+            value = outputs[spec.name]
+            if not isinstance(value, np.ndarray):
+                raise self._bad_output(f"output {spec.name!r} is no tensor")
+            problem = mismatch(spec, value, symbols)
+            if problem:
+                raise self._bad_output(f"output {problem}")
+            if spec.finite and value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise self._bad_output(f"output {spec.name!r} has values that are not finite")
+
+    def _spec_invalid(self, problem: str) -> TrendFlowError:
+        return TrendFlowError("model_spec_invalid", f"{self._entry.name} {problem}.", entry=self._entry.name)
+
+    def _bad_output(self, problem: str) -> TrendFlowError:
+        return TrendFlowError("artifact_validation_failed", f"{self._entry.name}: {problem}.", entry=self._entry.name)
+
+
+def require_device(device: str) -> None:
+    """Raises `device_unavailable` when onnxruntime cannot run on this device class."""
+    kind = device.partition(":")[0]
+    if kind not in _PROVIDERS:
+        raise TrendFlowError("config_invalid", f"The device {device!r} is neither cpu nor cuda.")
+    if _PROVIDERS[kind] not in ort.get_available_providers():
+        raise TrendFlowError(
+            "device_unavailable", f"This installation of onnxruntime cannot run on {kind}.", device=kind
+        )
+
+
+def _open_session(entry: CatalogueEntry, path: Path, device: str, threads: int) -> ort.InferenceSession:
+    require_device(device)
+    kind, _, ordinal = device.partition(":")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3
+    # Idle threads that spin would steal the cores of the other workers on the host.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    provider = _PROVIDERS[kind]
+    settings = {"device_id": ordinal or "0"} if kind == "cuda" else {}
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
+    except Exception as exc:  # onnxruntime's exceptions share no base class below Exception
+        if _is_allocation_failure(exc):
+            raise TrendFlowError("out_of_memory", f"Loading {entry.name} ran out of memory.", entry=entry.name) from exc
+        log.exception("onnxruntime refused the weights of %s", entry.name)
+        raise TrendFlowError(
+            "model_load_failed",
+            f"onnxruntime refuses the weights of {entry.name} {entry.version}.",
+            entry=entry.name,
+            type=type(exc).__name__,
+        ) from exc
+    # onnxruntime quietly continues on the CPU when a provider fails to start.
+    if provider not in session.get_providers():
+        raise TrendFlowError("device_unavailable", f"{entry.name} could not be placed on {kind}.", device=kind)
+    return session
+
+
+def _check_tensors(
+    entry: CatalogueEntry, kind: str, specs: tuple[TensorSpec, ...], actual: list[Any], *, exact: bool
+) -> None:
+    """The file's own declaration must not contradict the entry. A model may have outputs the entry leaves out."""
+    found = {node.name: node for node in actual}
+    expected = {spec.name for spec in specs}
+    if expected - set(found) or (exact and set(found) - expected):
+        raise TrendFlowError(
+            "model_spec_invalid",
+            f"{entry.name} has the {kind}s {sorted(found)}; its entry says {sorted(expected)}.",
+            entry=entry.name,
+        )
+    for spec in specs:
+        node = found[spec.name]
+        dtype = _ORT_DTYPES.get(node.type, node.type)
+        # Names and None stand for sizes the file leaves open.
+        fixed = [size if isinstance(size, int) else None for size in node.shape]
+        agrees = len(fixed) == len(spec.shape) and all(
+            size is None or size == dim for size, dim in zip(fixed, spec.shape, strict=True)
+        )
+        if dtype != spec.dtype or not agrees:
+            raise TrendFlowError(
+                "model_spec_invalid",
+                f"{entry.name}: {kind} {spec.name!r} is {dtype} {node.shape}; its entry says {spec.dtype} "
+                f"{list(spec.shape)}.",
+                entry=entry.name,
+            )
+
+
+def _is_allocation_failure(exc: Exception) -> bool:
+    text = str(exc).lower()
+    return isinstance(exc, MemoryError) or any(word in text for word in _ALLOCATION_WORDS)
+
+
+def _raise_inference_error(entry: CatalogueEntry, batch: int | None, exc: Exception) -> NoReturn:
+    if _is_allocation_failure(exc):
+        raise TrendFlowError(
+            "out_of_memory", f"{entry.name} ran out of memory at batch {batch}.", entry=entry.name, batch=batch
+        ) from exc
+    log.error("inference with %s failed", entry.name, exc_info=exc)
+    raise TrendFlowError(
+        "model_spec_invalid",
+        f"onnxruntime refused the inputs of {entry.name}.",
+        entry=entry.name,
+        type=type(exc).__name__,
+    ) from exc

@@ -1,0 +1,119 @@
+"""From roles to models: what a run will use is decided and proven before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trendflow.contracts.artifact import ModelUsed
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.models.catalogue import Catalogue, CatalogueEntry
+from trendflow.models.store import WeightsStore
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """One role of a run. `device` is the class, `cpu` or `cuda`."""
+
+    entry: CatalogueEntry
+    engine: str
+    precision: str
+    device: str
+
+    @property
+    def used(self) -> ModelUsed:
+        return self.entry.model_used(self.device)
+
+    def as_row(self) -> dict[str, str]:
+        """The value of this role in `manifest.run.resolved_models`."""
+        return {
+            "entry": self.entry.name,
+            "version": self.entry.version,
+            "weights_digest": self.entry.weights_digest,
+            "engine": self.engine,
+            "precision": self.precision,
+            "device": self.device,
+        }
+
+
+def resolve_models(
+    catalogue: Catalogue,
+    mapping: Mapping[str, str],
+    roles_needed: Iterable[str],
+    models_dir: Path,
+    *,
+    production: bool = False,
+) -> dict[str, ResolvedModel]:
+    """Map each needed role to its entry, with weights verified and the device present.
+
+    `mapping` is the profile's role → entry name. Raises `config_invalid` (role unknown or unmapped, entry does not
+    serve the role, test-only weights, or weights whose licence forbids production use when `production`),
+    `model_not_found`, `weights_missing` or `device_unavailable`.
+    """
+    from trendflow.models.onnx_runtime import require_device
+
+    store = WeightsStore(models_dir)
+    resolved: dict[str, ResolvedModel] = {}
+    for role in sorted(set(roles_needed)):
+        entry = _entry_of(catalogue, mapping, role)
+        _require_licence(entry, role, production)
+        require_device(entry.device_policy)
+        store.verify(entry)
+        resolved[role] = ResolvedModel(entry, entry.engine, entry.precision, entry.device_policy)
+    return resolved
+
+
+def planned_models_used(resolved: Mapping[str, ResolvedModel], roles: Iterable[str]) -> tuple[ModelUsed, ...]:
+    """What a component with these roles will report, each model once, in the order of the signature.
+
+    Raises `config_invalid` for a role that was not resolved.
+    """
+    used: set[ModelUsed] = set()
+    for role in roles:
+        if role not in resolved:
+            raise TrendFlowError("config_invalid", f"The role {role!r} was not resolved for this run.", role=role)
+        used.add(resolved[role].used)
+    return tuple(sorted(used, key=_signature_order))
+
+
+def _signature_order(model: ModelUsed) -> tuple[str, ...]:
+    return (
+        model.model_name,
+        model.model_version,
+        model.weights_digest,
+        model.engine,
+        model.precision,
+        model.device,
+        model.runtime,
+    )
+
+
+def _entry_of(catalogue: Catalogue, mapping: Mapping[str, str], role: str) -> CatalogueEntry:
+    offered = catalogue.for_role(role)
+    if role not in mapping:
+        reason = catalogue.roles[role].without_entry or f"Entries that serve it: {[entry.name for entry in offered]}."
+        raise TrendFlowError("config_invalid", f"The profile maps no model to the role {role!r}. {reason}", role=role)
+    entry = catalogue[mapping[role]]
+    if role not in entry.roles:
+        raise TrendFlowError(
+            "config_invalid", f"The model {entry.name} does not serve the role {role!r}.", role=role, entry=entry.name
+        )
+    return entry
+
+
+def _require_licence(entry: CatalogueEntry, role: str, production: bool) -> None:
+    if entry.is_test_only:
+        raise TrendFlowError(
+            "config_invalid",
+            f"The model {entry.name} has no licence and serves tests only; no profile may map it to {role!r}.",
+            role=role,
+            entry=entry.name,
+        )
+    if production and entry.commercial_use == "forbidden":
+        raise TrendFlowError(
+            "config_invalid",
+            f"The licence of {entry.name} ({entry.licence_spdx}) forbids production use as {role!r}.",
+            role=role,
+            entry=entry.name,
+        )

@@ -1,0 +1,81 @@
+"""Small catalogue entries and ONNX models made on the spot."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import helper
+
+from trendflow.models.catalogue import Catalogue, CatalogueEntry
+
+
+def entry_values(**overrides: Any) -> dict[str, Any]:
+    """A small valid entry: y = f(x), float32 [B, 4]."""
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "version": "1.0",
+        "roles": ["image_encoder"],
+        "status": "candidate",
+        "files": [{"path": "model.onnx", "sha256": "0" * 64, "bytes": 1}],
+        "source": {"kind": "repository", "locator": "weights/tiny.onnx", "revision": "1.0"},
+        "licence_spdx": "MIT",
+        "licence_url": "https://example.org/licence",
+        "commercial_use": "allowed",
+        "attribution": "Tests.",
+        "runtime": "inprocess",
+        "engine": "onnx",
+        "precision": "fp32",
+        "device_policy": "cpu",
+        "max_batch_size": 8,
+        "deadline_ms": 1000,
+        "warmup": 0,
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["B", 4], "layout": "NC"}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["B", 4], "layout": "NC"}],
+        "preprocessing": {},
+        "postprocessing": {},
+        "gpu_memory_per_task_mb": 0,
+        "cpu_rss_peak_mb": 1,
+        "unit": "frame",
+    }
+    return values | overrides
+
+
+def entry_for(data: bytes, **overrides: Any) -> CatalogueEntry:
+    """A valid entry that pins `data` as its only file."""
+    file = {"path": "model.onnx", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    return CatalogueEntry.model_validate(entry_values(files=[file], **overrides))
+
+
+def catalogue_of(*entries: CatalogueEntry) -> Catalogue:
+    """A catalogue with the shipped roles and these entries."""
+    return Catalogue({entry.name: entry for entry in entries}, Catalogue.load().roles)
+
+
+def place(models_dir: Path, entry: CatalogueEntry, data: bytes) -> Path:
+    """Put bytes where the store expects the first file of `entry`, without any check."""
+    path = models_dir / entry.folder / entry.files[0].path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def onnx_bytes(
+    nodes: Sequence[onnx.NodeProto],
+    x_shape: Sequence[int | str] = ("B", 4),
+    y_shape: Sequence[int | str] = ("B", 4),
+    initializers: Sequence[onnx.TensorProto] = (),
+) -> bytes:
+    """A model x → y made of `nodes`."""
+    graph = helper.make_graph(
+        list(nodes),
+        "tiny",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, list(x_shape))],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, list(y_shape))],
+        list(initializers),
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())

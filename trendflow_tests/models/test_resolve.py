@@ -1,0 +1,96 @@
+"""Role → entry → what a run will report, decided before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+import pytest
+
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.models.catalogue import Catalogue, CatalogueEntry
+from trendflow.models.resolve import planned_models_used, resolve_models
+from trendflow_tests.models.builders import catalogue_of, entry_for, place
+
+DATA = b"weights"
+MAPPING = {"image_encoder": "tiny"}
+
+
+def _entry(models_dir: Path, **overrides: Any) -> CatalogueEntry:
+    entry = entry_for(DATA, **overrides)
+    place(models_dir, entry, DATA)
+    return entry
+
+
+def _code(catalogue: Catalogue, mapping: dict[str, str], roles: set[str], models_dir: Path, **flags: bool) -> str:
+    with pytest.raises(TrendFlowError) as caught:
+        resolve_models(catalogue, mapping, roles, models_dir, **flags)
+    return caught.value.error_code
+
+
+def test_the_mapping_decides_and_only_needed_roles_are_resolved(tmp_path: Path) -> None:
+    entry = _entry(tmp_path)
+    resolved = resolve_models(catalogue_of(entry), MAPPING | {"depth": "absent"}, {"image_encoder"}, tmp_path)
+    assert set(resolved) == {"image_encoder"}
+    assert resolved["image_encoder"].as_row() == {
+        "entry": "tiny",
+        "version": "1.0",
+        "weights_digest": entry.weights_digest,
+        "engine": "onnx",
+        "precision": "fp32",
+        "device": "cpu",
+    }
+
+
+def test_a_role_without_entry_is_refused_with_the_reason(catalogue: Catalogue, tmp_path: Path) -> None:
+    with pytest.raises(TrendFlowError, match="monocular depth") as caught:
+        resolve_models(catalogue, {}, {"depth"}, tmp_path)
+    assert caught.value.error_code == "config_invalid"
+
+
+def test_every_bad_mapping_has_its_code(tmp_path: Path) -> None:
+    good = catalogue_of(_entry(tmp_path))
+    assert _code(good, {"image_encoder": "clip"}, {"image_encoder"}, tmp_path) == "model_not_found"
+    assert _code(good, {"depth": "tiny"}, {"depth"}, tmp_path) == "config_invalid"
+    assert _code(good, {"smell": "tiny"}, {"smell"}, tmp_path) == "config_invalid"
+
+
+def test_absent_weights_are_found_before_the_run(tmp_path: Path) -> None:
+    assert _code(catalogue_of(entry_for(DATA)), MAPPING, {"image_encoder"}, tmp_path) == "weights_missing"
+
+
+def test_weights_without_a_licence_are_never_mapped(tmp_path: Path) -> None:
+    catalogue = catalogue_of(_entry(tmp_path, licence_spdx="NONE", commercial_use="forbidden"))
+    assert _code(catalogue, MAPPING, {"image_encoder"}, tmp_path) == "config_invalid"
+
+
+def test_forbidden_weights_are_refused_in_production_only(tmp_path: Path) -> None:
+    catalogue = catalogue_of(_entry(tmp_path, licence_spdx="CC-BY-NC-ND-4.0", commercial_use="forbidden"))
+    assert resolve_models(catalogue, MAPPING, {"image_encoder"}, tmp_path)
+    assert _code(catalogue, MAPPING, {"image_encoder"}, tmp_path, production=True) == "config_invalid"
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this host can run CUDA")
+def test_a_cuda_entry_on_a_host_without_cuda_stops_the_run(tmp_path: Path) -> None:
+    catalogue = catalogue_of(_entry(tmp_path, device_policy="cuda"))
+    assert _code(catalogue, MAPPING, {"image_encoder"}, tmp_path) == "device_unavailable"
+
+
+def test_planned_models_are_unique_and_in_signature_order(tmp_path: Path) -> None:
+    both = _entry(tmp_path, name="both", roles=["face_detector", "face_landmarks"])
+    first = _entry(tmp_path, name="a_first")
+    mapping = {"face_detector": "both", "face_landmarks": "both", "image_encoder": "a_first"}
+    resolved = resolve_models(catalogue_of(both, first), mapping, mapping, tmp_path)
+    planned = planned_models_used(resolved, ["face_landmarks", "face_detector", "image_encoder"])
+    assert planned == (first.model_used("cpu"), both.model_used("cpu"))
+    assert planned_models_used(resolved, []) == ()
+    with pytest.raises(TrendFlowError, match="config_invalid"):
+        planned_models_used(resolved, ["depth"])
+
+
+def test_what_is_planned_is_what_the_loaded_model_reports(catalogue: Catalogue, models_dir: Path, pool: Any) -> None:
+    mapping = {"face_detector": "centerface_640", "face_landmarks": "facemesh_192"}
+    resolved = resolve_models(catalogue, mapping, mapping, models_dir)
+    reported = {pool.get(model.entry).used for model in resolved.values()}
+    assert set(planned_models_used(resolved, mapping)) == reported
