@@ -59,7 +59,7 @@ def content_digest(
         hasher.update(name.encode() + b"\0" + array.dtype.str.encode() + b"\0")
         hasher.update(canonical_json(list(array.shape)) + b"\0")
         if array.size:  # an empty array cannot be cast to a flat byte view
-            hasher.update(memoryview(array).cast("B") if array.dtype.kind != "U" else array.tobytes())
+            hasher.update(array.data.cast("B") if array.dtype.kind != "U" else array.tobytes())
     return hasher.hexdigest()
 
 

@@ -118,4 +118,5 @@ def as_typed(exc: BaseException) -> TrendFlowError:
         return TrendFlowError("out_of_memory", "The process ran out of memory.")
     if isinstance(exc, OSError) and exc.errno in (28, 122):  # ENOSPC, EDQUOT
         return TrendFlowError("storage_unavailable", "The disk is full.", errno=exc.errno)
-    return TrendFlowError("internal_error", f"Unexpected {type(exc).__name__}; see the process log.", type=type(exc).__name__)
+    name = type(exc).__name__
+    return TrendFlowError("internal_error", f"Unexpected {name}; see the process log.", type=name)

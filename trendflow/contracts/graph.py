@@ -139,7 +139,7 @@ class _Reader:
         self.seen: set[str] = set()
 
     def fail(self, message: str, key: str | None = None) -> TrendFlowError:
-        line = self.lines[key][1] if key in self.lines else self.line
+        line = self.lines[key][1] if key is not None and key in self.lines else self.line
         return TrendFlowError("config_invalid", f"component_graph line {line}: {self.where}: {message}", line=line)
 
     def get(self, key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:

@@ -51,7 +51,11 @@ def test_dependants_follow_hard_edges_only() -> None:
         ("      object_detector: nanodet_m_416\n", "", "object_detector"),
         ("      core_object_detections: {required: true, params: {}}\n", "", "needs core_object_detections"),
         ("sampling: {min: 400, target: 800, max: 1500}", "sampling: {family: tempo}", "frame budget"),
-        ("    deps: {hard: [segmenter], soft: []}\n    reads: [frames]\n", "    deps: 7\n    reads: [frames]\n", "deps"),
+        (
+            "    deps: {hard: [segmenter], soft: []}\n    reads: [frames]\n",
+            "    deps: 7\n    reads: [frames]\n",
+            "deps",
+        ),
         ("components:\n", "components: [\n", "YAML"),
     ],
 )
@@ -72,7 +76,9 @@ def test_the_line_is_the_right_one() -> None:
 
 
 def test_a_cycle_is_named() -> None:
-    text = TEXT.replace("    deps: {hard: [segmenter], soft: []}", "    deps: {hard: [segmenter, core_face_landmarks], soft: []}", 2)
+    text = TEXT.replace(
+        "    deps: {hard: [segmenter], soft: []}", "    deps: {hard: [segmenter, core_face_landmarks], soft: []}", 2
+    )
     with pytest.raises(TrendFlowError, match="cycle"):
         parse_graph(text)
 
@@ -95,7 +101,11 @@ def test_code_and_graph_agree() -> None:
     ("old", "new", "finding"),
     [
         ("schema_version: core_clip_npz_v3", "schema_version: core_clip_npz_v4", "schema_version"),
-        ("soft: [core_optical_flow, core_clip, core_object_detections,", "soft: [core_clip, core_object_detections,", "soft"),
+        (
+            "soft: [core_optical_flow, core_clip, core_object_detections,",
+            "soft: [core_clip, core_object_detections,",
+            "soft",
+        ),
         ("tempo_extractor: {required: true, params: {}}", "tempo_extractor: {required: true, params: {bpm: 1}}", "bpm"),
         (
             "segmenter: {required: true, params: {}}",
@@ -119,11 +129,15 @@ def test_config_hash_covers_what_changes_results_and_nothing_else() -> None:
         assert old in TEXT
         return load_registry(parse_graph(TEXT.replace(old, new, 1))).config_hash("starter") != base
 
-    assert changed("segmenter: {required: true, params: {}}", "segmenter: {required: true, params: {analysis_short_side: 240}}")
+    assert changed(
+        "segmenter: {required: true, params: {}}", "segmenter: {required: true, params: {analysis_short_side: 240}}"
+    )
     assert changed("sampling_policy_version: sampling_v1", "sampling_policy_version: sampling_v2")
     assert changed("thresholds_version: thresholds_v1", "thresholds_version: thresholds_v2")
     assert changed("      tempo_extractor: {required: true, params: {}}\n", "")
-    assert not changed("tempo_extractor: {required: true, params: {}}", "tempo_extractor: {required: false, params: {}}")
+    assert not changed(
+        "tempo_extractor: {required: true, params: {}}", "tempo_extractor: {required: false, params: {}}"
+    )
     assert not changed("image_encoder: efficientnet_lite0_224", "image_encoder: another_encoder")
     # A default written out is the same configuration as a default left out.
     assert not changed(

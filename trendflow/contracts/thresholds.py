@@ -1,0 +1,88 @@
+"""Dataset-fixed constants of the components, with where each value comes from.
+
+Components are pure and open no file, so the constants are read once, here, when the program is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from trendflow.contracts.errors import TrendFlowError
+
+_FILE = Path(__file__).resolve().parents[1] / "components" / "thresholds_v1.yaml"
+_ENTRY_KEYS = {"value", "unit", "provenance"}
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """One version of the constants: `sections[component][constant]` is a number."""
+
+    version: str
+    file_name: str
+    sha256: str
+    sections: Mapping[str, Mapping[str, float]]
+
+    @property
+    def reference(self) -> dict[str, str]:
+        """The `ComponentSpec.reference` of a component that reads these constants."""
+        return {self.file_name: self.sha256}
+
+    def bind(self, section: str, constants: type[C]) -> C:
+        """The constants of `section` as the frozen dataclass `constants`.
+
+        Raises `config_invalid` when the file and the dataclass do not name the same constants.
+        """
+        values = self.sections.get(section, {})
+        wanted = {field.name for field in fields(constants)}  # type: ignore[arg-type]  # any dataclass will do
+        if set(values) != wanted:
+            raise TrendFlowError(
+                "config_invalid",
+                f"{self.file_name}: section {section!r} lacks {sorted(wanted - set(values))} "
+                f"and has unknown {sorted(set(values) - wanted)}.",
+            )
+        return constants(**values)
+
+
+def load_thresholds(path: Path) -> Thresholds:
+    """Read and check one thresholds file. Raises `config_invalid`, naming the constant, on anything unexpected."""
+    content = path.read_bytes()
+    try:
+        document = yaml.safe_load(content)
+    except yaml.YAMLError as exc:
+        raise TrendFlowError("config_invalid", f"{path.name} is no valid YAML.") from exc
+    if not isinstance(document, dict) or document.get("version") != path.stem:
+        raise TrendFlowError("config_invalid", f"{path.name} must declare version {path.stem!r}.")
+    sections = {
+        name: {key: _value(f"{path.name}: {name}.{key}", entry) for key, entry in _mapping(path.name, name, body)}
+        for name, body in document.items()
+        if name != "version"
+    }
+    return Thresholds(document["version"], path.name, hashlib.sha256(content).hexdigest(), sections)
+
+
+def _mapping(file: str, name: str, body: Any) -> list[tuple[str, Any]]:
+    if not isinstance(body, dict):
+        raise TrendFlowError("config_invalid", f"{file}: section {name!r} must map constants to their entries.")
+    return list(body.items())
+
+
+def _value(where: str, entry: Any) -> float:
+    if not isinstance(entry, dict) or set(entry) != _ENTRY_KEYS:
+        raise TrendFlowError("config_invalid", f"{where} needs exactly {sorted(_ENTRY_KEYS)}.")
+    value = entry["value"]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TrendFlowError("config_invalid", f"{where} must have a number as value.")
+    if not str(entry["provenance"]).strip():
+        raise TrendFlowError("config_invalid", f"{where} must say where its value comes from.")
+    return value
+
+
+THRESHOLDS = load_thresholds(_FILE)
