@@ -1,0 +1,158 @@
+"""RGB frames → the input tensor of an image model, exactly as its catalogue entry describes it.
+
+Facts read from `entry.preprocessing`:
+
+- `geometry`: `stretch` (both sides to `width` × `height`), `letterbox` (aspect kept, centred, `pad_value` around; into
+  `width` × `height`, or with `longer_side` and `multiple_of` into the smallest canvas whose sides are such multiples)
+  or `shorter_side_center_crop` (shorter side to `resize_shorter`, then the central `width` × `height`);
+- `interpolation`: `bilinear` (two-tap, as OpenCV) or `bicubic` (antialiased, as Pillow and torchvision);
+- `color_order`: `RGB` or `BGR`; `mean`, `std` per channel in that order, on the 0…255 scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trendflow.components.visual._entry import choice, fact, number
+from trendflow.contracts.errors import TrendFlowError
+
+if TYPE_CHECKING:
+    from trendflow.models.catalogue import CatalogueEntry
+
+GEOMETRIES = ("stretch", "letterbox", "shorter_side_center_crop")
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a frame lies on the model's canvas: `canvas = frame * scale + offset`, in pixels, per axis (x, y)."""
+
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+
+    def to_frame(self, points: np.ndarray) -> np.ndarray:
+        """Canvas coordinates → frame pixels; the last axis alternates x, y."""
+        repeat = points.shape[-1] // 2
+        return (points - np.tile(self.offset, repeat)) / np.tile(self.scale, repeat)
+
+
+@dataclass(frozen=True)
+class ColorNormalisation:
+    """Channel order and affine scaling; the output is `(x − mean) / std` with x in 0…255."""
+
+    bgr: bool
+    mean: np.ndarray
+    std: np.ndarray
+
+    @classmethod
+    def of(cls, entry: CatalogueEntry) -> ColorNormalisation:
+        order = choice(entry, "preprocessing", "color_order", ("RGB", "BGR"))
+        mean = np.asarray(fact(entry, "preprocessing", "mean"), dtype=np.float32)
+        std = np.asarray(fact(entry, "preprocessing", "std"), dtype=np.float32)
+        if mean.shape != (3,) or std.shape != (3,) or not (std > 0).all():
+            raise TrendFlowError(
+                "model_spec_invalid", f"The entry {entry.name} states a senseless colour normalisation."
+            )
+        return cls(order == "BGR", mean, std)
+
+    def channels_last(self, images: np.ndarray) -> np.ndarray:
+        """uint8 RGB `[n, h, w, 3]` → float32 `[n, h, w, 3]`."""
+        ordered = images[..., ::-1] if self.bgr else images
+        return (ordered.astype(np.float32) - self.mean) / self.std
+
+    def channels_first(self, images: np.ndarray) -> np.ndarray:
+        """uint8 RGB `[n, h, w, 3]` → float32 `[n, 3, h, w]`, contiguous."""
+        out = np.empty((len(images), 3, *images.shape[1:3]), dtype=np.float32)
+        for channel in range(3):  # plane by plane: one strided read instead of a transposed copy of floats
+            plane = out[:, channel]
+            np.subtract(images[..., 2 - channel if self.bgr else channel], self.mean[channel], out=plane)
+            plane /= self.std[channel]
+        return out
+
+
+@dataclass(frozen=True)
+class FramePreprocessing:
+    """Geometry and colour of one entry; the output is float32 `[n, 3, h, w]`."""
+
+    geometry: str
+    interpolation: str
+    facts: Mapping[str, int]
+    color: ColorNormalisation
+    entry_name: str
+
+    @classmethod
+    def of(cls, entry: CatalogueEntry) -> FramePreprocessing:
+        """Raises `model_spec_invalid` when the entry leaves a fact out or names an unknown method."""
+        geometry = choice(entry, "preprocessing", "geometry", GEOMETRIES)
+        interpolation = choice(entry, "preprocessing", "interpolation", INTERPOLATIONS)
+        names = {
+            "stretch": ("width", "height"),
+            "letterbox": ("longer_side", "multiple_of")
+            if "longer_side" in entry.preprocessing
+            else ("width", "height"),
+            "shorter_side_center_crop": ("resize_shorter", "width", "height"),
+        }[geometry]
+        facts = {name: int(number(entry, "preprocessing", name, 1)) for name in names}
+        if geometry == "letterbox":
+            facts["pad_value"] = int(number(entry, "preprocessing", "pad_value", 0, 255))
+        return cls(geometry, interpolation, facts, ColorNormalisation.of(entry), entry.name)
+
+    def __call__(self, frames: np.ndarray) -> tuple[np.ndarray, Placement]:
+        """uint8 RGB `[n, H, W, 3]` → (float32 `[n, 3, h, w]`, placement shared by all frames)."""
+        height, width = frames.shape[1:3]
+        if self.geometry == "letterbox":
+            images, placement = self._letterbox(frames, width, height)
+        elif self.geometry == "stretch":
+            size = (self.facts["width"], self.facts["height"])
+            images = np.stack([resize(frame, size, self.interpolation) for frame in frames])
+            placement = Placement((size[0] / width, size[1] / height), (0.0, 0.0))
+        else:
+            images, placement = self._center_crop(frames, width, height)
+        return self.color.channels_first(images), placement
+
+    def _letterbox(self, frames: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Placement]:
+        if "longer_side" in self.facts:
+            ratio = self.facts["longer_side"] / max(width, height)
+            step = self.facts["multiple_of"]
+            box = (math.ceil(round(width * ratio) / step) * step, math.ceil(round(height * ratio) / step) * step)
+        else:
+            box = (self.facts["width"], self.facts["height"])
+            ratio = min(box[0] / width, box[1] / height)
+        inner = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+        left, top = (box[0] - inner[0]) // 2, (box[1] - inner[1]) // 2
+        canvas = np.full((len(frames), box[1], box[0], 3), self.facts["pad_value"], dtype=np.uint8)
+        for image, frame in zip(canvas, frames, strict=True):
+            image[top : top + inner[1], left : left + inner[0]] = resize(frame, inner, self.interpolation)
+        return canvas, Placement((inner[0] / width, inner[1] / height), (float(left), float(top)))
+
+    def _center_crop(self, frames: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Placement]:
+        size, shorter = (self.facts["width"], self.facts["height"]), self.facts["resize_shorter"]
+        ratio = shorter / min(width, height)
+        full = (max(shorter, int(width * ratio)), max(shorter, int(height * ratio)))
+        left, top = round((full[0] - size[0]) / 2), round((full[1] - size[1]) / 2)
+        if left < 0 or top < 0:
+            raise TrendFlowError(
+                "model_spec_invalid", f"The crop of the entry {self.entry_name} is larger than its resized image."
+            )
+        images = np.stack(
+            [resize(frame, full, self.interpolation)[top : top + size[1], left : left + size[0]] for frame in frames]
+        )
+        return images, Placement((full[0] / width, full[1] / height), (-float(left), -float(top)))
+
+
+def resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    """uint8 RGB image to `(width, height)`."""
+    if interpolation == "bicubic":
+        # Pillow widens the kernel when it shrinks; OpenCV's cubic does not and aliases.
+        from PIL import Image
+
+        resized = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+        return np.asarray(resized)
+    import cv2
+
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
