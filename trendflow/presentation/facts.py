@@ -1,0 +1,346 @@
+"""The words and tables of the report: header facts, headline numbers, components, models, features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trendflow.presentation.formatting import (
+    MISSING,
+    byte_size,
+    clock,
+    elapsed,
+    fixed,
+    moment,
+    number,
+    percent,
+    plural,
+    seconds_between,
+    short_hash,
+)
+from trendflow.presentation.run_view import SEGMENTER, ComponentView, RunView, features_of
+from trendflow.presentation.texts import STATUS_TEXTS, advice, empty_text, warning_text
+from trendflow.presentation.timeline import make_axis
+from trendflow.presentation.tracks import class_counts
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A labelled value; `full` is what a short form stands for."""
+
+    label: str
+    value: str
+    full: str = ""
+    mono: bool = False
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One number that sums up a component, or its state when it has none."""
+
+    label: str
+    value: str
+    detail: str
+    muted: bool = False
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the reader should know. `kind` ∈ error, warning, skipped."""
+
+    kind: str
+    title: str
+    text: str
+    code: str
+
+
+@dataclass(frozen=True)
+class ComponentRow:
+    name: str
+    kind: str
+    status: str
+    status_text: str
+    note: str
+    code: str
+    time: str
+    time_share: float
+    origin: str
+    versions: Sequence[str]
+    models: Sequence[str]
+    device: str
+    size: str
+    digest: str
+    digest_full: str
+    warnings: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    role: str
+    name: str
+    version: str
+    engine: str
+    precision: str
+    device: str
+    digest: str
+    digest_full: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    component: str
+    status: str
+    status_text: str
+    note: str
+    rows: Sequence[tuple[str, str, str, str]]
+    """(feature, value, unit, why it is missing)"""
+
+
+def header_facts(view: RunView) -> list[Fact]:
+    """What was analysed and by what, in reading order. Facts nobody knows are left out."""
+    run = view.run
+    source = run["source"]
+    duration = view.duration_sec
+    facts = [
+        Fact("Duration", clock(duration, 1) if duration is not None else MISSING),
+        *_geometry(view),
+        Fact("Source", " · ".join(filter(None, (_SOURCE_TYPES.get(source["type"], ""), _size(source["bytes"]))))),
+        Fact("Started", moment(run["created_at"]), run["created_at"]),
+        Fact("Took", elapsed(1000 * seconds_between(run["created_at"], run["finished_at"]))),
+        Fact("From cache", _cache_summary(view)),
+        Fact("Profile", run["profile"]),
+        Fact("TrendFlow", run["dataprocessor_version"]),
+        Fact("Sampling", run["sampling_policy_version"]),
+        Fact("Configuration", short_hash(run["config_hash"]), run["config_hash"], mono=True),
+        Fact("Source digest", short_hash(source["sha256"]), source["sha256"] or "", mono=True),
+    ]
+    return [fact for fact in facts if fact.value not in ("", MISSING)]
+
+
+_SOURCE_TYPES = {"youtube_url": "YouTube", "upload": "upload", "local_path": "local file"}
+
+
+def _size(count: int | None) -> str:
+    return byte_size(count) if count is not None else ""
+
+
+def _geometry(view: RunView) -> list[Fact]:
+    segmenter = view.components.get(SEGMENTER)
+    if segmenter is None or segmenter.status != "ok":
+        return []
+    value = segmenter.feature
+    facts = [
+        Fact("Picture", f"{value('source_width'):.0f}×{value('source_height'):.0f}"),
+        Fact("Frame rate", f"{number(value('source_fps'), 4)} fps{', variable' if value('is_vfr') == 1 else ''}"),
+        Fact("Analysed at", f"{value('analysis_width'):.0f}×{value('analysis_height'):.0f}"),
+        Fact("Sampled frames", _sampled(view)),
+    ]
+    if value("audio_present") == 1:
+        channels = value("audio_channels")
+        facts.append(Fact("Audio", plural(int(channels), "channel") if math.isfinite(channels) else "present"))
+    else:
+        facts.append(Fact("Audio", "none"))
+    return facts
+
+
+def _sampled(view: RunView) -> str:
+    union = len(view.arrays(SEGMENTER).get("union_timestamps_sec", ()))
+    decoded = len(view.dense.get("pts_sec", ()))
+    return f"{union} of {decoded}" if decoded else str(union)
+
+
+def _cache_summary(view: RunView) -> str:
+    rows = view.manifest["components"]
+    hits = sum(bool(row["cache_hit"]) for row in rows)
+    return f"{hits} of {len(rows)} components" if rows else ""
+
+
+def headlines(view: RunView) -> list[Headline]:
+    """One number per main component of the run, in reading order; none when the source was not decoded."""
+    if make_axis(view) is None:
+        return []
+    made = [
+        _headline(view, "cut_detection", "Hard cuts", _cuts),
+        _headline(view, "loudness_extractor", "Loudness", _loudness),
+        _headline(view, "tempo_extractor", "Tempo", _tempo),
+        _headline(view, "core_face_landmarks", "Faces", _faces),
+        _headline(view, "core_object_detections", "Most seen object", _objects),
+    ]
+    return [item for item in made if item is not None]
+
+
+_EMPTY_HEADLINES = {
+    "tempo_all_segments_failed": "No beat",
+    "no_faces_in_video": "None",
+    "no_detections_above_threshold": "None",
+    "audio_silent": "Silent",
+    "audio_missing_or_extract_failed": "No audio",
+}
+
+
+def _headline(view: RunView, component: str, label: str, make: Any) -> Headline | None:
+    found = view.components.get(component)
+    if found is None:
+        because = view.skipped_because(component)
+        return Headline(label, "Not run", because, muted=True) if because is not None else None
+    if found.status == "error":
+        return Headline(label, "Error", found.row["error_code"], muted=True)
+    if found.status == "empty":
+        reason = found.row["empty_reason"]
+        return Headline(label, _EMPTY_HEADLINES.get(reason, "Empty"), empty_text(reason), muted=True)
+    value, detail = make(found)
+    return Headline(label, value, detail)
+
+
+def _cuts(found: ComponentView) -> tuple[str, str]:
+    rate, median = found.feature("cuts_per_minute"), found.feature("shot_duration_median_s")
+    return (
+        number(found.feature("hard_cut_count"), 6),
+        f"{fixed(rate, 1)} per minute · median shot {fixed(median, 1, 's')}",
+    )
+
+
+def _loudness(found: ComponentView) -> tuple[str, str]:
+    peak, loudness_range = found.feature("true_peak_dbtp"), found.feature("loudness_range_lu")
+    return (
+        fixed(found.feature("lufs_integrated"), 1, "LUFS"),
+        f"true peak {fixed(peak, 1, 'dBTP')} · range {fixed(loudness_range, 1, 'LU')}",
+    )
+
+
+def _tempo(found: ComponentView) -> tuple[str, str]:
+    valid, agreement = found.feature("tempo_valid_ratio"), found.feature("tempo_agreement")
+    return (
+        fixed(found.feature("tempo_bpm"), 1, "BPM"),
+        f"evidence in {percent(valid)} of windows · {percent(agreement)} agree",
+    )
+
+
+def _faces(found: ComponentView) -> tuple[str, str]:
+    at_most = found.feature("face_count_max")
+    return percent(found.feature("face_present_ratio")), f"of frames · at most {number(at_most)} at once"
+
+
+def _objects(found: ComponentView) -> tuple[str, str]:
+    counts = class_counts(found.arrays)
+    name, count = next(iter(counts.items()))
+    share = percent(float((count > 0).mean()))
+    return name, f"in {share} of frames · {plural(len(counts), 'class', 'classes')} in all"
+
+
+def notices(view: RunView) -> list[Notice]:
+    """Failures first, then warnings with the components they come from, then what was skipped and why."""
+    rows = view.manifest["components"]
+    found = [
+        Notice(
+            "error", f"{row['name']} failed", f"{row['error']} {advice(row['error_code'])}".strip(), row["error_code"]
+        )
+        for row in rows
+        if row["status"] == "error"
+    ]
+    codes = sorted({*view.run["warnings"], *(code for row in rows for code in row["warnings"])})
+    for code in codes:
+        where = ", ".join(row["name"] for row in rows if code in row["warnings"])
+        found.append(Notice("warning", warning_text(code), where, code))
+    by_cause: dict[str, list[str]] = {}
+    for entry in view.run["skipped"]:
+        by_cause.setdefault(entry["because"], []).append(entry["name"])
+    found += [Notice("skipped", f"Not run: {', '.join(names)}", cause, "") for cause, names in by_cause.items()]
+    return found
+
+
+def component_rows(view: RunView) -> list[ComponentRow]:
+    """One row per component of the run, skipped ones at the end."""
+    rows = view.manifest["components"]
+    longest = max((row["duration_ms"] or 0.0 for row in rows), default=0.0)
+    made = [_component_row(row, longest) for row in rows]
+    return made + [
+        ComponentRow(
+            entry["name"], "", "skipped", STATUS_TEXTS["skipped"], entry["because"], "", MISSING, 0.0, MISSING, (), (),
+            "", MISSING, MISSING, "", (),
+        )
+        for entry in view.run["skipped"]
+    ]  # fmt: skip
+
+
+def _component_row(row: Mapping[str, Any], longest: float) -> ComponentRow:
+    status = row["status"]
+    note = {"empty": empty_text(row["empty_reason"]), "error": row["error"] or ""}.get(status, row["notes"] or "")
+    duration = row["duration_ms"] or 0.0
+    main = row["artifacts"][0]["content_digest"] if row["artifacts"] else None
+    return ComponentRow(
+        name=row["name"],
+        kind=row["kind"],
+        status=status,
+        status_text=STATUS_TEXTS[status],
+        note=note,
+        code=row["empty_reason"] or row["error_code"] or "",
+        time=elapsed(row["duration_ms"]),
+        time_share=duration / longest if longest else 0.0,
+        origin=_origin(row),
+        versions=(row["producer_version"], row["schema_version"]),
+        models=[model["model_name"] for model in row["models_used"]],
+        device=row["device_used"] or "",
+        size=byte_size(sum(artifact["size"] for artifact in row["artifacts"])),
+        digest=short_hash(main),
+        digest_full=main or "",
+        warnings=row["warnings"],
+    )
+
+
+def _origin(row: Mapping[str, Any]) -> str:
+    if row["status"] == "error":
+        return "failed"
+    if not row["cache_hit"]:
+        return "computed"
+    source = row["reused_from"]
+    return f"cache (run {short_hash(source['run_id'], 8)})" if source else "cache"
+
+
+def model_rows(view: RunView) -> list[ModelRow]:
+    """The role → model mapping of the run, with what the components report of the models that really ran."""
+    used = {model["model_name"]: model for row in view.manifest["components"] for model in row["models_used"]}
+    rows = []
+    for role, resolved in sorted(view.run["resolved_models"].items()):
+        name = resolved["entry"]
+        ran = used.get(name, {})
+        digest = ran.get("weights_digest")
+        rows.append(
+            ModelRow(
+                role=role,
+                name=name,
+                version=ran.get("model_version", MISSING),
+                engine=resolved["engine"],
+                precision=resolved["precision"],
+                device=resolved["device"],
+                digest=short_hash(digest),
+                digest_full=digest or "",
+                licence=resolved.get("licence_spdx", ""),
+            )
+        )
+    return rows
+
+
+def feature_tables(view: RunView) -> list[FeatureTable]:
+    """Every scalar of every component that ran, with its unit or the reason why it is missing."""
+    tables = []
+    for name, found in view.components.items():
+        absent = found.meta.get("absent_features") or {}
+        units = view.units.get(name, {})
+        rows = [
+            (feature, number(value, 5), units.get(feature, "") if math.isfinite(value) else "",
+             "" if math.isfinite(value) else missing_reason(feature, absent))
+            for feature, value in features_of(found.arrays).items()
+        ]  # fmt: skip
+        note = empty_text(found.row["empty_reason"]) if found.status == "empty" else found.row["error"] or ""
+        tables.append(FeatureTable(name, found.status, STATUS_TEXTS[found.status], note, rows))
+    return tables
+
+
+def missing_reason(feature: str, absent: Mapping[str, str]) -> str:
+    """Why a feature is NaN by configuration: its own entry in `absent_features`, else the longest matching prefix."""
+    matches = [key for key in absent if feature.startswith(key)]
+    return absent[max(matches, key=len)] if matches else "not measurable here"

@@ -1,0 +1,46 @@
+"""Small pictures of a component's result for the asset graph: arrays in, PNG or JPEG bytes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trendflow.presentation.run_view import Arrays, features_of
+from trendflow.presentation.thumbnails import FrameReader
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One picture, below 150 kB; `mime` is `image/png` or `image/jpeg`."""
+
+    name: str
+    mime: str
+    data: bytes
+
+
+def preview_for(
+    component: str, arrays: Arrays, meta: Mapping[str, Any], frames: FrameReader | None = None
+) -> list[Preview]:
+    """Pictures of one artifact. Frames are shown only when a reader is given.
+
+    `component` may also be `dense_signals`, the Segmenter's second artifact. Artifacts that are empty or failed have
+    nothing to show, and components without a picture of their own give none.
+    """
+    if meta["status"] != "ok":
+        return []
+    # Imported here because the plotting library takes longer to load than a definition file may.
+    from trendflow.presentation.preview_plots import DRAWERS
+
+    draw = DRAWERS.get(component)
+    return draw(arrays, frames) if draw is not None else []
+
+
+def summary_rows(arrays: Arrays, units: Mapping[str, str] | None = None) -> list[tuple[str, float | None, str]]:
+    """(feature, value, unit) of every scalar; a value that could not be measured is None."""
+    known = units or {}
+    return [
+        (name, value if math.isfinite(value) else None, known.get(name, ""))
+        for name, value in features_of(arrays).items()
+    ]

@@ -1,0 +1,85 @@
+"""The page in a real browser: no sideways scrolling on a phone or a laptop, no script error, no request."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.presentation.report import render_report
+from trendflow_tests.presentation.synthetic import make_view
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+# Measures the report inside a frame of the wanted width: a window of a headless browser cannot be that narrow.
+# The pointer event checks that the read-out script runs.
+PROBE = """<!doctype html><body style="margin:0"><iframe id="f" style="width:{width}px;height:900px;border:0"
+srcdoc="{page}"></iframe><script>
+addEventListener("load", function () {{
+  const doc = document.getElementById("f").contentDocument, view = document.getElementById("f").contentWindow;
+  const wide = [];
+  for (const node of doc.querySelectorAll("body *")) {{
+    const box = node.getBoundingClientRect();
+    const scrolls = node.closest(".strip, .scroll, .skip, .stack thead");
+    if (box.right > view.innerWidth + 1 && !scrolls) wide.push(node.className);
+  }}
+  for (const item of doc.querySelectorAll("details")) item.open = true;
+  const line = doc.querySelector(".tl"), plot = line.querySelector(".axis .plot").getBoundingClientRect();
+  const at = {{ clientX: plot.left + plot.width / 2, clientY: plot.top + 5, bubbles: true }};
+  line.dispatchEvent(new view.PointerEvent("pointermove", at));
+  const out = {{ inner: view.innerWidth, scroll: doc.documentElement.scrollWidth, wide: wide,
+    time: doc.querySelector(".now-time").textContent, now: doc.querySelector(".now").textContent,
+    images: Array.from(doc.images, (image) => image.naturalWidth) }};
+  document.body.innerHTML = "<pre id='out'></pre>";
+  document.getElementById("out").textContent = JSON.stringify(out);
+}});
+</script></body>"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no chromium on this machine")
+    return found
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    error = TrendFlowError("model_load_failed", "The engine refuses the weights of a_model_with_quite_a_long_name.")
+    return render_report(make_view(errors={"core_face_landmarks": error}, warnings=("sampling_shortfall",)))
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+def test_the_page_fits_its_window(browser: str, page: str, width: int, tmp_path: Path) -> None:
+    # srcdoc frames share the origin of the page around them, which file:// frames do not.
+    probe = tmp_path / "probe.html"
+    probe.write_text(PROBE.format(width=width, page=html.escape(page)), "utf-8")
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1400,1000",
+        "--virtual-time-budget=4000",
+        "--dump-dom",
+        probe.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    match = re.search(r"<pre id=\"out\">(.*?)</pre>", done.stdout, re.DOTALL)
+    assert match, done.stdout[-500:]
+    found = json.loads(html.unescape(match[1]))
+    assert found["inner"] == width
+    assert found["scroll"] <= found["inner"]
+    assert found["wide"] == []
+    assert found["time"] == "0:15.0"
+    assert re.fullmatch(r"[−0-9.]+", found["now"])
+    assert min(found["images"]) > 0
