@@ -1,0 +1,1 @@
+"""Object store, NPZ codec, result store and artifact index."""

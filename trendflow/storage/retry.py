@@ -1,0 +1,42 @@
+"""Waiting rules of the storage layer."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Waits in seconds before each further try of a transient failure, each lengthened by up to `jitter` of itself."""
+
+    waits: tuple[float, ...] = (1.0, 2.0, 4.0)
+    jitter: float = 0.25
+
+    def attempts(self) -> Iterator[bool]:
+        """Yield once per try, True for the last one, sleeping in between."""
+        for wait in self.waits:
+            yield False
+            time.sleep(wait * (1 + random.uniform(0, self.jitter)))
+        yield True
+
+
+@dataclass(frozen=True)
+class ContentionPolicy:
+    """Waits in seconds of a compare-and-swap loop that lost: uniform in `[low, high]`, for at most `limit` in all."""
+
+    low: float = 0.010
+    high: float = 0.200
+    limit: float = 30.0
+
+    def attempts(self) -> Iterator[None]:
+        """Yield once per try, sleeping in between, until the limit is used up."""
+        deadline = time.monotonic() + self.limit
+        while True:
+            yield
+            wait = random.uniform(self.low, self.high)
+            if time.monotonic() + wait > deadline:
+                return
+            time.sleep(wait)
