@@ -152,7 +152,9 @@ class ComponentInputs:
 
     def need_samples(self) -> FrameSamples:
         if self.samples is None or len(self.samples) == 0:
-            raise TrendFlowError("dependency_missing", "No frames were sampled for this component.", kind="frame_indices")
+            raise TrendFlowError(
+                "dependency_missing", "No frames were sampled for this component.", kind="frame_indices"
+            )
         return self.samples
 
     def need_audio(self) -> AudioInput:

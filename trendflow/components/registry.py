@@ -5,8 +5,8 @@ Code and `component_graph.yaml` must say the same; every difference is `config_i
 
 from __future__ import annotations
 
+import ast
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -163,27 +163,32 @@ def _show(value: Any) -> str:
 
 
 def source_files(name: str, module: ModuleType | None) -> list[Path]:
-    """The files whose change demands a new `producer_version`: the module and the private helpers it imports.
+    """The files whose change demands a new `producer_version` of a component.
 
-    Helpers are modules of the same package whose name begins with `_`; the Segmenter owns all of `trendflow.media`.
+    Its module and the private helper modules (`_name.py`) it imports, directly or through each other. The Segmenter
+    owns all of `trendflow.media`.
     """
     if module is None:
         package = importlib.import_module("trendflow.media")
         return sorted(Path(package.__path__[0]).glob("*.py"))
     files: set[Path] = set()
-    pending = [module]
+    pending = [Path(str(module.__file__))]
     while pending:
-        current = pending.pop()
-        path = Path(str(current.__file__))
-        if path in files:
-            continue
-        files.add(path)
-        for value in vars(current).values():
-            owner = value if inspect.ismodule(value) else inspect.getmodule(value)
-            if owner is not None and _is_helper(owner.__name__):
-                pending.append(owner)
+        path = pending.pop()
+        if path not in files:
+            files.add(path)
+            pending += _helpers(path)
     return sorted(files)
 
 
-def _is_helper(module_name: str) -> bool:
-    return module_name.startswith(f"{components.__name__}.") and module_name.rpartition(".")[2].startswith("_")
+def _helpers(path: Path) -> list[Path]:
+    """Private helper modules that a file imports. Read from the syntax, so that imported constants count too."""
+    root = Path(components.__path__[0])
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(components.__name__):
+            continue
+        inside = str(node.module).removeprefix(components.__name__).strip(".").split(".")
+        places = [root.joinpath(*inside)] + [root.joinpath(*inside, alias.name) for alias in node.names]
+        found += [place.with_suffix(".py") for place in places if place.name.startswith("_")]
+    return [place for place in found if place.is_file()]

@@ -29,8 +29,6 @@ class ResolvedModel:
         """The value of this role in `manifest.run.resolved_models`."""
         return {
             "entry": self.entry.name,
-            "version": self.entry.version,
-            "weights_digest": self.entry.weights_digest,
             "engine": self.engine,
             "precision": self.precision,
             "device": self.device,

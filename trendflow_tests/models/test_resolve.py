@@ -35,8 +35,6 @@ def test_the_mapping_decides_and_only_needed_roles_are_resolved(tmp_path: Path) 
     assert set(resolved) == {"image_encoder"}
     assert resolved["image_encoder"].as_row() == {
         "entry": "tiny",
-        "version": "1.0",
-        "weights_digest": entry.weights_digest,
         "engine": "onnx",
         "precision": "fp32",
         "device": "cpu",

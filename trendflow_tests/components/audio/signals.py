@@ -66,9 +66,7 @@ def no_audio_inputs() -> ComponentInputs:
 
 
 def features(artifact: Artifact) -> dict[str, float]:
-    return dict(
-        zip(artifact.arrays["feature_names"].tolist(), artifact.arrays["feature_values"].tolist(), strict=True)
-    )
+    return dict(zip(artifact.arrays["feature_names"].tolist(), artifact.arrays["feature_values"].tolist(), strict=True))
 
 
 def click_track(bpm: float, seconds: float, rate: int = MONO_RATE) -> np.ndarray:
@@ -95,7 +93,7 @@ def place(sound: np.ndarray, onsets_s: Sequence[float] | np.ndarray, seconds: fl
     signal = np.zeros(round(seconds * rate))
     for onset in onsets_s:
         start = round(onset * rate)
-        piece = sound[: len(signal) - start]
+        piece = sound[: max(0, len(signal) - start)]
         signal[start : start + len(piece)] += piece
     return signal
 

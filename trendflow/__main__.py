@@ -1,0 +1,5 @@
+"""`python -m trendflow`."""
+
+from trendflow.cli import main
+
+main()

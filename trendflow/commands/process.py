@@ -1,0 +1,142 @@
+"""`trendflow process`, `submit` and `demo`: put videos in and see what comes out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from trendflow.commands.console import err, out, run_table
+from trendflow.commands.sources import Source, parse_source
+from trendflow.config import Settings, load_settings
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.package_data import data_path
+
+DEMO_SAMPLE = "samples/hello_face_speech.mp4"
+
+
+def prepare_dagster_home(settings: Settings) -> None:
+    """Point Dagster at its home, creating it with the shipped instance settings when it is not there."""
+    if "DAGSTER_HOME" in os.environ:
+        return
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").write_bytes(data_path("dagster.yaml").read_bytes())
+    os.environ["DAGSTER_HOME"] = str(home)
+
+
+@contextmanager
+def _progress(names: list[str]) -> Iterator[None]:
+    from trendflow.orchestration.progress import ProgressEvent, listening
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[outcome]}"),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        tasks = {name: progress.add_task(name, total=None, start=False, outcome="") for name in names}
+
+        def listen(event: ProgressEvent) -> None:
+            task = tasks.get(event.component)
+            if task is None:
+                return
+            if not progress.tasks[task].started:
+                progress.start_task(task)
+            if event.state == "done":
+                total = progress.tasks[task].total or 1
+                progress.update(task, total=total, completed=total, outcome=event.outcome)
+                progress.stop_task(task)
+            elif event.total:
+                progress.update(task, total=event.total, completed=event.done)
+
+        with listening(listen):
+            yield
+
+
+def process(source: str, video_id: str | None, run_id: str | None, profile: str | None, force: bool) -> int:
+    """Submit one video, process it in this process and print the result. Returns the exit code."""
+    settings = load_settings()
+    return _process(settings, parse_source(source, video_id), run_id, profile or settings.profile, force)
+
+
+def demo() -> int:
+    """Process the sample that ships with the project."""
+    settings = load_settings()
+    return _process(settings, parse_source(str(data_path(DEMO_SAMPLE))), None, settings.profile, False)
+
+
+def submit(sources: list[str], profile: str | None) -> int:
+    """Register videos as partitions without processing them; prints one partition key per line."""
+    settings = load_settings()
+    parsed = [parse_source(source) for source in sources]
+    prepare_dagster_home(settings)
+    from trendflow.orchestration.deployment import open_deployment
+    from trendflow.orchestration.launch import register
+
+    deployment = open_deployment(settings)
+    chosen = profile or settings.profile
+    keys = [_submit(deployment, source, None, chosen, False).identity.partition_key for source in parsed]
+    register(keys)
+    for key in keys:
+        out.print(key, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _submit(deployment: Any, source: Source, run_id: str | None, profile: str, force: bool) -> Any:
+    from trendflow.orchestration.runs import new_run_id, submit_run
+
+    return submit_run(
+        deployment,
+        locator=source.locator,
+        source_type=source.source_type,
+        platform_id=source.platform_id,
+        video_id=source.video_id,
+        run_id=run_id or new_run_id(),
+        profile=profile,
+        force_recompute=force,
+    )
+
+
+def _process(settings: Settings, source: Source, run_id: str | None, profile: str, force: bool) -> int:
+    prepare_dagster_home(settings)
+    with err.status("loading the asset graph"):
+        from trendflow.definitions import load_job
+        from trendflow.orchestration.deployment import open_deployment
+        from trendflow.orchestration.launch import process_here
+        from trendflow.orchestration.report_step import report_key
+        from trendflow.orchestration.wrapper import run_status
+
+        deployment = open_deployment(settings)
+        run = _submit(deployment, source, run_id, profile, force)
+        job = load_job()
+    key = run.identity.partition_key
+    out.print(f"run [bold]{key}[/]", highlight=False, soft_wrap=True)
+    started = time.monotonic()
+    with _progress([node.name for node in run.enabled]):
+        succeeded = process_here(job, key)
+    seconds = time.monotonic() - started
+    manifest = run.manifest()
+    out.print(run_table(manifest, [node.name for node in run.enabled]))
+    status = run_status(run, manifest)
+    hits = sum(1 for row in manifest["components"] if row["cache_hit"])
+    out.print(f"{status} in {seconds:.2f} s, {hits} of {len(manifest['components'])} components from cache")
+    if status == "success" and succeeded:
+        where = deployment.store.local_path(report_key(run.run_path))
+        out.print(f"report {where or report_key(run.run_path)}", highlight=False, soft_wrap=True)
+        return 0
+    raise _run_error(run, manifest)
+
+
+def _run_error(run: Any, manifest: dict[str, Any]) -> TrendFlowError:
+    for row in manifest["components"]:
+        if row["status"] == "error" and run.is_required(row["name"]):
+            return TrendFlowError(row["error_code"], row["error"])
+    return TrendFlowError("internal_error", "The run failed outside its components; see the Dagster event log.")

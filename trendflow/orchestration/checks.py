@@ -1,0 +1,93 @@
+"""Asset checks: what is stored is read back and held against the contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trendflow.contracts.graph import ComponentNode
+from trendflow.contracts.identity import IDENTITY_KEYS
+from trendflow.contracts.manifest import find_row
+from trendflow.contracts.schema import validate_artifact
+from trendflow.orchestration.cache import stem_of
+from trendflow.orchestration.runs import RunContext
+
+VALID = "valid"
+SUCCEEDED = "succeeded"
+DESCRIPTIONS = {
+    VALID: "What is stored fits its schema, carries the run's identity, has valid indices and a consistent status.",
+    SUCCEEDED: "The component ended without an error.",
+}
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """A failed `blocking` check stops everything downstream. `findings` maps aspect → finding."""
+
+    name: str
+    passed: bool
+    blocking: bool
+    findings: Mapping[str, str]
+
+
+def run_checks(run: RunContext, node: ComponentNode) -> Iterator[CheckResult]:
+    """Check the stored result of one component.
+
+    One check covers four aspects: every check of every component costs Dagster two event rows in every run.
+    """
+    manifest = run.manifest()
+    row = find_row(manifest, node.name)
+    if row is None:
+        yield CheckResult(VALID, False, True, {"manifest": "The manifest has no row for it."})
+        return
+    problems: dict[str, list[str]] = {"schema": [], "identity": [], "indices": [], "status": []}
+    for entry in row["artifacts"]:
+        stem = stem_of(entry)
+        stored = run.deployment.results.read_artifact(run.run_path, node.name, stem, expected_sha256=entry["sha256"])
+        problems["schema"] += validate_artifact(run.deployment.schemas, stored.arrays, stored.meta)
+        problems["identity"] += _identity_problems(run, manifest, stored.meta)
+        problems["indices"] += _index_problems(stored.arrays)
+        problems["status"] += _status_problems(row, stem, stored.meta)
+    findings = {aspect: found[0] if found else "in order" for aspect, found in problems.items()}
+    yield CheckResult(VALID, not any(problems.values()), True, findings)
+    failed = row["status"] == "error"
+    text = f"{row['error_code']}: {row['error']}" if failed else row["status"]
+    yield CheckResult(SUCCEEDED, not failed, False, {"outcome": text})
+
+
+def _identity_problems(run: RunContext, manifest: Mapping[str, Any], meta: Mapping[str, Any]) -> list[str]:
+    expected = run.identity.as_dict()
+    problems = []
+    for key in IDENTITY_KEYS:
+        if not meta[key] == manifest["run"][key] == expected[key]:
+            problems.append(f"{key} differs between artifact, manifest and request.")
+    return problems
+
+
+def _index_problems(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    problems = []
+    if "frame_indices" in arrays:
+        steps = np.diff(arrays["frame_indices"])
+        if len(arrays["frame_indices"]) and (arrays["frame_indices"][0] < 0 or (steps <= 0).any()):
+            problems.append("frame_indices are not sorted and unique.")
+        if (np.diff(arrays["times_s"]) <= 0).any():
+            problems.append("times_s is not strictly increasing.")
+    if "segment_start_sec" in arrays and "segment_row_splits" not in arrays:
+        start, end = arrays["segment_start_sec"], arrays["segment_end_sec"]
+        if (np.diff(start) < 0).any() or (end <= start).any():
+            problems.append("audio windows are not ordered.")
+    return problems
+
+
+def _status_problems(row: Mapping[str, Any], stem: str, meta: Mapping[str, Any]) -> list[str]:
+    entry = next(item for item in row["artifacts"] if stem_of(item) == stem)
+    problems = []
+    if entry["content_digest"] != meta["content_digest"]:
+        problems.append(f"{stem}: the content digest differs between manifest and artifact.")
+    for key in ("status", "empty_reason", "error_code"):
+        if stem == row["name"] and row[key] != meta[key]:
+            problems.append(f"{key} differs between manifest and artifact.")
+    return problems

@@ -1,0 +1,67 @@
+"""Everything one process needs to work on runs, opened once and shared by all of its assets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from trendflow.components.registry import Registry, load_registry
+from trendflow.config import Settings
+from trendflow.contracts.graph import ComponentGraph, load_graph
+from trendflow.contracts.package_data import data_path
+from trendflow.contracts.schema import SchemaRegistry
+from trendflow.models.catalogue import Catalogue
+from trendflow.models.pool import ModelPool
+from trendflow.storage.artifact_index import ArtifactIndex
+from trendflow.storage.object_store import ObjectStore
+from trendflow.storage.result_store import ResultStore
+
+
+@dataclass(frozen=True, eq=False)
+class Deployment:
+    """Settings plus the opened parts. The parts open on first use, so reading the graph touches no store."""
+
+    settings: Settings
+
+    @cached_property
+    def graph(self) -> ComponentGraph:
+        return load_graph(self.settings.graph_file or data_path("component_graph.yaml"))
+
+    @cached_property
+    def registry(self) -> Registry:
+        return load_registry(self.graph)
+
+    @cached_property
+    def schemas(self) -> SchemaRegistry:
+        return SchemaRegistry.load()
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        return Catalogue.load()
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        """The object store, after it proved that its conditional writes can be relied on."""
+        store = ObjectStore.open(self.settings.resolved_store_url, self.settings.store_options)
+        store.probe()
+        return store
+
+    @cached_property
+    def results(self) -> ResultStore:
+        return ResultStore(self.store)
+
+    @cached_property
+    def index(self) -> ArtifactIndex:
+        return ArtifactIndex(self.store)
+
+    @cached_property
+    def pool(self) -> ModelPool:
+        return ModelPool(self.settings.models_dir, threads=self.settings.onnx_threads)
+
+
+_opened: dict[str, Deployment] = {}
+
+
+def open_deployment(settings: Settings) -> Deployment:
+    """The deployment for these settings; one per process, so that models and connections stay warm."""
+    return _opened.setdefault(settings.model_dump_json(), Deployment(settings))

@@ -1,0 +1,91 @@
+"""What the Dagster UI shows of a result: numbers, digests, tables and small pictures. Never raw text."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
+
+from trendflow.contracts.manifest import content_digests
+from trendflow.orchestration.inputs import open_frames
+from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.work import Finished
+from trendflow.presentation.previews import Preview, preview_for, summary_rows
+
+RowValue = str | int | float | bool | None
+
+
+def _table(columns: list[str], rows: Sequence[Mapping[str, RowValue]]) -> MetadataValue[Any]:
+    schema = TableSchema(columns=[TableColumn(name) for name in columns])
+    return MetadataValue.table([TableRecord(dict(row)) for row in rows], schema=schema)
+
+
+def result_metadata(run: RunContext, finished: Finished) -> dict[str, Any]:
+    """Metadata of one materialisation. Pictures are drawn for fresh results only; a reused one names its origin."""
+    meta = finished.meta
+    found: dict[str, Any] = {
+        "status": meta["status"],
+        "origin": finished.origin,
+        "cache_hit": finished.origin in ("cache", "resume"),
+        "duration_ms": finished.duration_ms,
+        "idempotency_key": meta["idempotency_key"] or "unknown",
+        "content_digest": meta["content_digest"],
+        "producer_version": meta["producer_version"],
+        "schema_version": meta["schema_version"],
+    }
+    for key in ("empty_reason", "error_code", "error"):
+        if meta[key] is not None:
+            found[key] = meta[key]
+    if meta["reused_from"]:
+        found["reused_from"] = meta["reused_from"]["run_id"]
+    if meta["warnings"]:
+        found["warnings"] = ", ".join(meta["warnings"])
+    if finished.origin != "computed":
+        return found
+    rows = [{"feature": name, "value": value, "unit": unit} for name, value, unit in summary_rows(finished.arrays)]
+    if rows:
+        found["features"] = _table(["feature", "value", "unit"], rows)
+    for preview in _previews(run, finished):
+        data = base64.b64encode(preview.data).decode()
+        found[preview.name] = MetadataValue.md(f"![{preview.name}](data:{preview.mime};base64,{data})")
+    return found
+
+
+# Components whose pictures show frames; the others draw curves only.
+_SHOWS_FRAMES = frozenset({"segmenter", "core_object_detections", "core_face_landmarks"})
+
+
+def _previews(run: RunContext, finished: Finished) -> list[Preview]:
+    frames = open_frames(run, run.manifest()) if finished.component in _SHOWS_FRAMES else None
+    found: list[Preview] = []
+    for stem, (arrays, meta) in finished.artifacts.items():
+        found += preview_for(stem, arrays, meta, frames)
+    return found
+
+
+def run_metadata(run: RunContext, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of a closed run: one table row per component."""
+    rows: list[Mapping[str, RowValue]] = [
+        {
+            "component": row["name"],
+            "status": row["status"],
+            "reason": row["empty_reason"] or row["error_code"] or "",
+            "cache_hit": row["cache_hit"],
+            "seconds": round(row["duration_ms"] / 1000, 3),
+            "bytes": sum(artifact["size"] for artifact in row["artifacts"]),
+            "content_digest": "".join(content_digests(row).values())[:12],
+        }
+        for row in manifest["components"]
+    ]
+    return {
+        "components": _table(
+            ["component", "status", "reason", "cache_hit", "seconds", "bytes", "content_digest"], rows
+        ),
+        "cache_hits": sum(1 for row in manifest["components"] if row["cache_hit"]),
+        "warnings": ", ".join(manifest["run"]["warnings"]) or "none",
+        "profile": run.profile_name,
+        "config_hash": run.identity.config_hash,
+        "manifest": f"result_store/{run.run_path}/manifest.json",
+    }

@@ -1,0 +1,175 @@
+"""Runs: how one is submitted, and what a process knows of it afterwards.
+
+A submission stores two documents before anything runs: the manifest with the run's identity, and the run request,
+which says where the source is. A Dagster partition key is enough to find both again.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from trendflow import __version__
+from trendflow.contracts.artifact import ModelUsed
+from trendflow.contracts.canonical import canonical_json, utc_now
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.graph import ComponentNode, Profile
+from trendflow.contracts.identity import RunIdentity, platform_of, split_partition_key
+from trendflow.contracts.keys import model_signature
+from trendflow.contracts.manifest import new_manifest
+from trendflow.contracts.schema import validate_document
+from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models
+from trendflow.orchestration.deployment import Deployment
+from trendflow.storage.object_store import ObjectNotFound
+
+REQUEST_SCHEMA = "run_request_v1"
+
+
+def new_run_id() -> str:
+    return str(uuid.uuid4())
+
+
+def request_key(run_path: str) -> str:
+    return f"state/{run_path}/run_request.json"
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run inside one process: identity, request, profile and the models it is bound to."""
+
+    deployment: Deployment
+    identity: RunIdentity
+    request: Mapping[str, Any]
+
+    @property
+    def run_path(self) -> str:
+        return self.identity.run_path
+
+    @property
+    def profile_name(self) -> str:
+        return str(self.request["profile"])
+
+    @property
+    def force_recompute(self) -> bool:
+        return bool(self.request["force_recompute"])
+
+    @property
+    def profile(self) -> Profile:
+        return self.deployment.graph.profile(self.profile_name)
+
+    @property
+    def enabled(self) -> list[ComponentNode]:
+        return self.deployment.graph.enabled(self.profile_name)
+
+    def is_enabled(self, component: str) -> bool:
+        return component in self.profile.components
+
+    def is_required(self, component: str) -> bool:
+        return self.profile.components[component].required
+
+    @cached_property
+    def resolved(self) -> dict[str, ResolvedModel]:
+        """Role → model, verified on disk. The same mapping serves the whole run."""
+        roles = {role for node in self.enabled for role in (*node.required_roles, *node.optional_roles)}
+        wanted = roles & set(self.profile.models)
+        return resolve_models(
+            self.deployment.catalogue, self.profile.models, sorted(wanted), self.deployment.settings.models_dir
+        )
+
+    def roles_of(self, component: str) -> list[str]:
+        """Roles of a component that this profile maps, required ones first."""
+        node = self.deployment.graph.components[component]
+        return [role for role in (*node.required_roles, *node.optional_roles) if role in self.profile.models]
+
+    def planned_models(self, component: str) -> tuple[ModelUsed, ...]:
+        return planned_models_used(self.resolved, self.roles_of(component))
+
+    def planned_signature(self, component: str) -> str:
+        return model_signature(self.planned_models(component))
+
+    def manifest(self) -> dict[str, Any]:
+        """The current manifest. Raises `dependency_missing` when the run was deleted meanwhile."""
+        found = self.deployment.results.read_manifest(self.run_path)
+        if found is None:
+            raise TrendFlowError("dependency_missing", "The run has no manifest any more.", kind="manifest")
+        return found
+
+
+def make_identity(deployment: Deployment, platform_id: str, video_id: str, run_id: str, profile: str) -> RunIdentity:
+    return RunIdentity(
+        platform_id=platform_id,
+        video_id=video_id,
+        run_id=run_id,
+        config_hash=deployment.registry.config_hash(profile),
+        sampling_policy_version=deployment.graph.profile(profile).sampling_policy_version,
+        dataprocessor_version=__version__,
+    )
+
+
+def submit_run(
+    deployment: Deployment,
+    *,
+    locator: str,
+    source_type: str,
+    platform_id: str,
+    video_id: str,
+    run_id: str,
+    profile: str,
+    force_recompute: bool = False,
+) -> RunContext:
+    """Create a run. `source_type` ∈ local_path, youtube_url, upload.
+
+    Raises `input_constraint_violated` when the run id is taken or an id is malformed, `config_invalid` for the profile.
+    """
+    identity = make_identity(deployment, platform_id, video_id, run_id, profile)
+    created_at = utc_now()
+    request = {
+        "schema_version": REQUEST_SCHEMA,
+        **identity.as_dict(),
+        "profile": profile,
+        "video_source": {"type": source_type, "locator": locator, "sha256": None},
+        "force_recompute": force_recompute,
+        "created_at": created_at,
+    }
+    problems = validate_document(deployment.schemas, REQUEST_SCHEMA, request)
+    if problems:
+        raise TrendFlowError("input_constraint_violated", f"The run request is not valid: {problems[0]}.")
+    # The request first: a manifest without a request could never be executed, the reverse is only litter.
+    key = request_key(identity.run_path)
+    if not deployment.store.put_if_absent(key, canonical_json(request)):
+        raise TrendFlowError("input_constraint_violated", f"The run {identity.partition_key} exists already.")
+    deployment.results.create_manifest(new_manifest(identity, created_at, profile, {"type": source_type}))
+    return RunContext(deployment, identity, request)
+
+
+def open_run(deployment: Deployment, partition_key: str) -> RunContext:
+    """The run behind a partition key.
+
+    Raises `dependency_missing` for a partition nobody submitted, and `config_invalid` when the profile changed since
+    the submission: results of one run must come from one configuration.
+    """
+    video_id, run_id = split_partition_key(partition_key)
+    run_path = f"{platform_of(video_id)}/{video_id}/{run_id}"
+    try:
+        request = json.loads(deployment.store.get(request_key(run_path)))
+    except ObjectNotFound as exc:
+        raise TrendFlowError(
+            "dependency_missing", f"The run {partition_key} was never submitted to this store.", kind="run_request"
+        ) from exc
+    problems = validate_document(deployment.schemas, REQUEST_SCHEMA, request)
+    if problems:
+        raise TrendFlowError("artifact_validation_failed", f"The stored run request is not valid: {problems[0]}.")
+    identity = RunIdentity.from_mapping(request)
+    now = make_identity(deployment, identity.platform_id, video_id, run_id, request["profile"])
+    if now.config_hash != identity.config_hash or now.sampling_policy_version != identity.sampling_policy_version:
+        raise TrendFlowError(
+            "config_invalid",
+            f"The profile {request['profile']!r} changed since this run was submitted; submit the video again.",
+            submitted=identity.config_hash,
+            current=now.config_hash,
+        )
+    return RunContext(deployment, identity, request)

@@ -1,0 +1,199 @@
+"""The Segmenter as a step of a run: ingest, the plan of reuse, decoding, and the frames in the store."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trendflow.contracts.canonical import utc_now
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.graph import SEGMENTER as NAME
+from trendflow.contracts.graph import frame_budget
+from trendflow.contracts.manifest import update_run
+from trendflow.media import frames_store
+from trendflow.media.ingest import LocalSource, fetch
+from trendflow.media.limits import MediaLimits
+from trendflow.media.sampling import ComponentSampling
+from trendflow.media.segmenter import SegmentRequest, segment
+from trendflow.orchestration import cache
+from trendflow.orchestration.inputs import deadline_progress, scratch_dir
+from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.work import Finished
+
+if TYPE_CHECKING:
+    from trendflow.orchestration.wrapper import Stamper
+
+log = logging.getLogger(__name__)
+
+
+def run_segmenter(run: RunContext, stamper: Stamper) -> Finished:
+    """Fetch the source, then reuse an earlier segmentation or decode.
+
+    An earlier one is reused only when its frames are still there or when no component that has to be computed reads
+    frames or audio.
+    """
+    source = _ingest(run)
+    parts = stamper.parts = cache.key_parts(run, NAME, source.sha256, {})
+    candidate = cache.find_candidate(run, NAME, parts.key)
+    if candidate is not None:
+        if not _frames_needed(run, source.sha256, candidate):
+            # A resumed run may have frames of its own; they stay what they are.
+            if candidate.run_path != run.run_path:
+                _record_frames(run, None)
+            return stamper.reuse(candidate)
+        if _bring_frames(run, candidate):
+            return stamper.reuse(candidate)
+        log.info("the frames of the reusable segmentation are gone; decoding again")
+    finished = _decode(run, stamper, source, parts)
+    if candidate is not None and candidate.digests != finished.digests:
+        raise TrendFlowError(
+            "artifact_validation_failed",
+            "Decoding the same source again gave other frames or audio; the Segmenter is not deterministic.",
+            earlier=dict(candidate.digests),
+            now=finished.digests,
+        )
+    return finished
+
+
+def media_limits(run: RunContext) -> MediaLimits:
+    settings = run.deployment.settings
+    params = run.deployment.registry.params(run.profile_name, NAME)
+    return MediaLimits(
+        min_duration_sec=settings.min_duration_sec,
+        max_duration_sec=settings.max_duration_sec,
+        max_source_bytes=settings.max_source_bytes,
+        av_drift_max_sec=params["av_drift_max_sec"],
+    )
+
+
+def _ingest(run: RunContext) -> LocalSource:
+    try:
+        source = fetch(
+            run.request["video_source"]["locator"],
+            scratch_dir(run) / "source",
+            limits=media_limits(run),
+            progress=deadline_progress(run, NAME),
+        )
+    except TrendFlowError as error:
+        error.detail["retried"] = True  # a download has its own, longer waits; the wrapper must not multiply them
+        raise
+
+    def record(manifest: dict[str, Any]) -> dict[str, Any]:
+        block = dict(manifest["run"]["source"])
+        block.update(type=run.request["video_source"]["type"], sha256=source.sha256, bytes=source.bytes)
+        resolved = {role: model.as_row() for role, model in run.resolved.items()}
+        return update_run(manifest, source=block, resolved_models=resolved)
+
+    run.deployment.results.update_manifest(run.run_path, record)
+    return source
+
+
+def _record_frames(run: RunContext, expires_at: str | None) -> None:
+    block = (
+        None if expires_at is None else {"store_key": frames_store.frames_key(run.run_path), "expires_at": expires_at}
+    )
+    run.deployment.results.update_manifest(run.run_path, lambda manifest: update_run(manifest, frames_dir=block))
+
+
+def _expiry(run: RunContext) -> str:
+    when = datetime.now(UTC) + timedelta(days=run.deployment.settings.frames_ttl_days)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _frames_needed(run: RunContext, source_sha256: str, candidate: cache.Candidate) -> bool:
+    """True when some enabled component will have to be computed and reads frames or audio.
+
+    Walks the graph in topological order with the digests the candidate would give; a component whose upstream has to
+    be computed first counts as one to compute.
+    """
+    known: dict[str, Mapping[str, str]] = {NAME: candidate.digests}
+    graph = run.deployment.graph
+    for node in run.enabled:
+        if node.name == NAME:
+            continue
+        deps = graph.active_deps(run.profile_name, node.name)
+        found = None
+        if all(dep in known for dep in deps):
+            upstream = {dep: known[dep] for dep in deps}
+            found = cache.find_candidate(run, node.name, cache.key_parts(run, node.name, source_sha256, upstream).key)
+        if found is not None:
+            known[node.name] = found.digests
+        elif {"frames", "audio", "audio_full"}.intersection(node.reads):
+            return True
+    return False
+
+
+def _bring_frames(run: RunContext, candidate: cache.Candidate) -> bool:
+    """Make the candidate's frames this run's own. False when they are incomplete or expired."""
+    store = run.deployment.store
+    if not frames_store.is_complete(store, candidate.run_path):
+        return False
+    if candidate.run_path != run.run_path:
+        frames_store.copy(store, candidate.run_path, run.run_path, run.identity, created_at=utc_now())
+        _record_frames(run, _expiry(run))
+    return True
+
+
+def samplings(run: RunContext) -> list[ComponentSampling]:
+    """Frame budgets of the enabled visual components."""
+    found = []
+    for node in run.enabled:
+        budget = frame_budget(node, run.profile.components[node.name])
+        if budget is not None and node.sampling is not None:
+            low, target, high = budget
+            found.append(ComponentSampling(node.name, low, target, high, node.sampling.group, node.sampling.parent))
+    return found
+
+
+def families(run: RunContext) -> dict[str, list[str]]:
+    """Audio family → enabled components that read it."""
+    found: dict[str, list[str]] = {}
+    for node in run.enabled:
+        if node.sampling is not None and node.sampling.family is not None:
+            found.setdefault(node.sampling.family, []).append(node.name)
+    return found
+
+
+def segment_request(run: RunContext, source: LocalSource, frames_dir: Path) -> SegmentRequest:
+    """What this run asks of the Segmenter for `source`."""
+    params = run.deployment.registry.params(run.profile_name, NAME)
+    return SegmentRequest(
+        identity=run.identity,
+        source=source.path,
+        source_sha256=source.sha256,
+        components=samplings(run),
+        families=families(run),
+        scratch=frames_dir,
+        limits=media_limits(run),
+        created_at=utc_now(),
+        analysis_short_side=params["analysis_short_side"],
+        analysis_height=params["analysis_height"],
+        analysis_width=params["analysis_width"],
+        analysis_fps=params["analysis_fps"],
+        audio_sample_rate=params["audio_sample_rate"],
+        dense_thumbnails=params["dense_thumbnails"] or "shot_boundary" in run.profile.models,
+        warnings=source.warnings,
+    )
+
+
+def _decode(run: RunContext, stamper: Stamper, source: LocalSource, parts: cache.KeyParts) -> Finished:
+    scratch: Path = scratch_dir(run)
+    # An attempt starts in an empty folder, so whatever a killed one left behind cannot be mistaken for a result.
+    shutil.rmtree(scratch / "frames", ignore_errors=True)
+    segmented = segment(segment_request(run, source, scratch / "frames"), progress=deadline_progress(run, NAME))
+    finished = stamper.computed(segmented.artifact, parts)  # validated before the first byte is uploaded
+    frames_store.upload(run.deployment.store, run.run_path, segmented.frames_dir)
+    if run.deployment.store.local_path(frames_store.frames_key(run.run_path)) is not None:
+        shutil.rmtree(scratch)  # a local store is read in place; keeping a second copy would only fill the disk
+    _record_frames(run, _expiry(run))
+
+    def record(manifest: dict[str, Any]) -> dict[str, Any]:
+        block = {**manifest["run"]["source"], "duration_sec": segmented.source.duration_sec}
+        return update_run(manifest, source=block, preprocessing=list(segmented.preprocessing))
+
+    run.deployment.results.update_manifest(run.run_path, record)
+    return finished

@@ -1,0 +1,303 @@
+"""The one wrapper around every component: identity, reuse, execution, validation, errors and the manifest row.
+
+`run_component` gives back a `Finished` value; `persist` stores one. Between the two stands Dagster's IO manager.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from trendflow.contracts.artifact import Artifact
+from trendflow.contracts.canonical import content_digest, utc_now
+from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.contracts.keys import model_signature
+from trendflow.contracts.manifest import (
+    add_run_warnings,
+    component_row_from_meta,
+    find_row,
+    skip_component,
+    update_run,
+    upsert_row,
+)
+from trendflow.contracts.meta import build_meta, error_meta, restamp_meta
+from trendflow.contracts.schema import validate_artifact
+from trendflow.orchestration import cache, inputs, segmenter_step
+from trendflow.orchestration.cache import stem_of
+from trendflow.orchestration.progress import ProgressEvent, emit
+from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.work import Finished
+
+log = logging.getLogger(__name__)
+
+# Waits before a repetition of a whole component (seconds); storage and network calls have their own.
+RETRY_WAITS = (1.0, 2.0, 4.0)
+LOW_VALID_NAN_SHARE = 0.6
+
+
+def run_component(run: RunContext, component: str, sleep: Callable[[float], None] = time.sleep) -> Finished:
+    """Reuse or compute one component of a run.
+
+    Never raises for a failing component: the failure comes back as a `Finished` with origin `error`, so that it is
+    stored like every result. Only `storage_unavailable` while reading the store's own records is raised.
+    """
+    emit(ProgressEvent(component, "running"))
+    started = time.monotonic()
+    started_at = utc_now()
+    retries = 0
+    while True:
+        stamper = Stamper(run, component, started, started_at, retries)
+        try:
+            finished = _attempt(run, component, stamper)
+            break
+        except KeyboardInterrupt:
+            raise
+        except Exception as exc:  # every failure of a component must end as a typed, stored error
+            error = as_typed(exc)
+            if error.error_code == "internal_error":
+                log.exception("component %s failed", component)
+            if retries < error.rule.max_retries and not error.detail.get("retried"):
+                wait = RETRY_WAITS[min(retries, len(RETRY_WAITS) - 1)] * random.uniform(1.0, 1.25)
+                retries += 1
+                log.warning("retry component=%s error_code=%s attempt=%d", component, error.error_code, retries)
+                sleep(wait)
+                continue
+            finished = stamper.failed(error)
+            break
+    outcome = finished.status if finished.origin == "computed" else finished.origin
+    emit(ProgressEvent(component, "done", outcome=outcome))
+    return finished
+
+
+def _attempt(run: RunContext, component: str, stamper: Stamper) -> Finished:
+    if component == segmenter_step.NAME:
+        return segmenter_step.run_segmenter(run, stamper)
+    manifest = run.manifest()
+    source_sha256 = manifest["run"]["source"]["sha256"]
+    upstream = cache.upstream_digests(run, component, manifest)
+    parts = stamper.parts = cache.key_parts(run, component, source_sha256, upstream)
+    candidate = cache.find_candidate(run, component, parts.key)
+    if candidate is not None:
+        return stamper.reuse(candidate)
+    entry = run.deployment.registry[component]
+    if entry.module is None:
+        raise TrendFlowError("config_invalid", f"{component} has no code.")
+    component_inputs = inputs.build_inputs(run, component, manifest)
+    artifact = entry.module.run(component_inputs)
+    total_frames = len(component_inputs.upstream[segmenter_step.NAME].arrays["union_timestamps_sec"])
+    return stamper.computed(artifact, parts, component_inputs.runner.record(), total_frames)
+
+
+class Stamper:
+    """Turns artifacts into `Finished` values: meta, digests, validation and timing."""
+
+    def __init__(self, run: RunContext, component: str, started: float, started_at: str, retries: int) -> None:
+        self.run, self.component = run, component
+        self.started, self.started_at, self.retries = started, started_at, retries
+        self.parts: cache.KeyParts | None = None
+        """The key, as soon as it is known; an error artifact records it too."""
+
+    def reuse(self, candidate: cache.Candidate) -> Finished:
+        """Re-stamp an accepted candidate, or keep it when it is this run's own."""
+        resumed = candidate.run_path == self.run.run_path
+        now = utc_now()
+        artifacts: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {}
+        for stem, (arrays, meta) in candidate.artifacts.items():
+            if not resumed:
+                source = {
+                    "run_id": candidate.run_id,
+                    "created_at": meta["created_at"],
+                    "sha256": next(a["sha256"] for a in candidate.row["artifacts"] if stem_of(a) == stem),
+                }
+                meta = restamp_meta(meta, self.run.identity, created_at=now, reused_from=source)
+            artifacts[stem] = (arrays, meta)
+        log.info("%s component=%s", "resume_from_checkpoint" if resumed else "cache_hit", self.component)
+        return self._finished(artifacts, "resume" if resumed else "cache", candidate.row.get("notes"))
+
+    def computed(
+        self,
+        artifact: Artifact,
+        parts: cache.KeyParts,
+        batching: dict[str, Any] | None = None,
+        total_frames: int | None = None,
+    ) -> Finished:
+        """Stamp and validate a fresh artifact. `total_frames` is the union size that frame indices point into.
+
+        Raises `artifact_validation_failed`.
+        """
+        planned = self.run.planned_signature(self.component)
+        if model_signature(artifact.models_used) != planned:
+            raise TrendFlowError(
+                "artifact_validation_failed", f"{self.component} used other models than the run resolved for it."
+            )
+        node = self.run.deployment.graph.components[self.component]
+        schemas = {self.component: node.schema_version, **node.extra_artifacts}
+        members = {self.component: artifact, **artifact.extra}
+        if set(members) - set(schemas):
+            raise TrendFlowError("artifact_validation_failed", f"{self.component} returned undeclared artifacts.")
+        created_at = utc_now()
+        stamped = {}
+        for stem, member in members.items():
+            stamped[stem] = self._stamp(stem, member, schemas[stem], parts, created_at, batching, total_frames)
+        return self._finished(stamped, "computed", artifact.notes)
+
+    def _stamp(
+        self,
+        stem: str,
+        artifact: Artifact,
+        schema_version: str,
+        parts: cache.KeyParts,
+        created_at: str,
+        batching: dict[str, Any] | None,
+        total_frames: int | None,
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        run = self.run
+        arrays = {name: np.asarray(array) for name, array in artifact.arrays.items()}
+        if artifact.status == "ok" and _mostly_nan(
+            run, schema_version, arrays, artifact.meta.get("absent_features", {})
+        ):
+            artifact = replace(artifact, warnings=tuple(dict.fromkeys((*artifact.warnings, "low_valid_ratio"))))
+        optional = {"batching": batching} if batching is not None and artifact.models_used else {}
+        meta = build_meta(
+            run.identity,
+            artifact,
+            producer=self.component,
+            producer_version=parts.producer_version,
+            schema_version=schema_version,
+            idempotency_key=parts.key,
+            input_digest=parts.input_digest,
+            content_digest=content_digest(
+                self.component, schema_version, artifact.status, artifact.empty_reason, arrays
+            ),
+            created_at=created_at,
+            optional=optional,
+        )
+        problems = validate_artifact(run.deployment.schemas, arrays, meta, total_frames=total_frames)
+        if problems:
+            raise TrendFlowError(
+                "artifact_validation_failed",
+                f"{stem} does not match {schema_version}: {problems[0]}",
+                problems=problems,
+            )
+        return arrays, meta
+
+    def failed(self, error: TrendFlowError) -> Finished:
+        """The error artifact: meta and nothing else."""
+        spec = self.run.deployment.registry[self.component].spec
+        meta = error_meta(
+            self.run.identity,
+            error,
+            producer=self.component,
+            producer_version=spec.producer_version,
+            schema_version=spec.schema_version,
+            idempotency_key=self.parts.key if self.parts else None,
+            input_digest=self.parts.input_digest if self.parts else None,
+        )
+        return self._finished({self.component: ({}, meta)}, "error")
+
+    def _finished(self, artifacts: Any, origin: Any, notes: str | None = None) -> Finished:
+        return Finished(
+            component=self.component,
+            artifacts=artifacts,
+            origin=origin,
+            started_at=self.started_at,
+            finished_at=utc_now(),
+            duration_ms=round((time.monotonic() - self.started) * 1000, 1),
+            retry_count=self.retries,
+            notes=notes,
+        )
+
+
+def _mostly_nan(
+    run: RunContext, schema_version: str, arrays: Mapping[str, np.ndarray], absent: Mapping[str, str]
+) -> bool:
+    """True when a model-facing float array is more than 60 % NaN.
+
+    Features that are absent by configuration, with their reason stated, do not count.
+    """
+    schema = run.deployment.schemas.get(schema_version)
+    for name, array in arrays.items():
+        declared = schema.fields.get(name)
+        if declared is None or declared.tier != "model_facing" or array.dtype.kind != "f":
+            continue
+        if name == "feature_values":
+            names = arrays["feature_names"].tolist()
+            array = array[[not any(feature.startswith(prefix) for prefix in absent) for feature in names]]
+        if array.size and np.isnan(array).mean() > LOW_VALID_NAN_SHARE:
+            return True
+    return False
+
+
+def persist(run: RunContext, finished: Finished) -> dict[str, Any]:
+    """Store artifacts, then the manifest row, then the index entry. Returns the row.
+
+    The order makes a crash harmless: an object that no manifest row names does not exist for the system.
+    """
+    results = run.deployment.results
+    if finished.origin == "resume":
+        row = find_row(run.manifest(), finished.component)
+        if row is None:
+            raise TrendFlowError("artifact_validation_failed", "A resumed result vanished from the manifest.")
+        return row
+    component = finished.component
+    stems = [stem for stem in finished.artifacts if stem != component] + [component]  # the main artifact last
+    written = {stem: results.write_artifact(run.run_path, component, stem, *finished.artifacts[stem]) for stem in stems}
+    row = component_row_from_meta(
+        dict(finished.meta),
+        kind=run.deployment.graph.components[component].kind,
+        artifacts=[written[component], *(written[stem] for stem in stems if stem != component)],
+        started_at=finished.started_at,
+        finished_at=finished.finished_at,
+        duration_ms=finished.duration_ms,
+        retry_count=finished.retry_count,
+        notes=finished.notes,
+    )
+    results.update_manifest(run.run_path, lambda manifest: upsert_row(manifest, row))
+    if finished.status in ("ok", "empty"):
+        _index(run, row, finished)
+    return row
+
+
+def _index(run: RunContext, row: dict[str, Any], finished: Finished) -> None:
+    index, key = run.deployment.index, row["idempotency_key"]
+    # Work that had to be done although the index knew a result proves that this result cannot be used.
+    refuted = cache.indexed_entry(run, key) if finished.origin == "computed" else None
+    entry = {"run_path": run.run_path, "component": finished.component, "created_at": finished.finished_at}
+    index.record(key, entry, refuted=refuted)
+
+
+def finalise(run: RunContext) -> dict[str, Any]:
+    """Write what only the end of a run knows: skipped components, warnings and the finishing time."""
+
+    def close(manifest: dict[str, Any]) -> dict[str, Any]:
+        rows = {row["name"]: row for row in manifest["components"]}
+        failed = sorted((row for row in rows.values() if row["status"] == "error"), key=lambda row: row["finished_at"])
+        cause = next((row for row in failed if run.is_required(row["name"])), None)
+        because = f"{cause['name']} failed with {cause['error_code']}" if cause else "not executed"
+        for node in run.enabled:
+            if node.name not in rows:
+                manifest = skip_component(manifest, node.name, because)
+        warnings = {code for row in rows.values() for code in row["warnings"]}
+        if any(not run.is_required(row["name"]) for row in failed):
+            warnings.add("partial_failure")
+        retries = sum(row["retry_count"] for row in rows.values())
+        return update_run(add_run_warnings(manifest, warnings), finished_at=utc_now(), retry_count=retries)
+
+    return run.deployment.results.update_manifest(run.run_path, close)
+
+
+def run_status(run: RunContext, manifest: dict[str, Any]) -> str:
+    """`success`, `error` or `running`, derived from the rows of the manifest."""
+    rows = {row["name"]: row["status"] for row in manifest["components"]}
+    required = [node.name for node in run.enabled if run.is_required(node.name)]
+    if any(rows.get(name) == "error" for name in required):
+        return "error"
+    if all(name in rows for name in required):
+        return "success"
+    return "error" if manifest["run"]["finished_at"] else "running"

@@ -1,0 +1,99 @@
+"""A small SYNTHETIC clip and throw-away deployments for tests of the run machinery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from trendflow.config import Settings
+from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
+from trendflow.orchestration.work import Finished
+from trendflow.orchestration.wrapper import persist, run_component
+
+FPS, SECONDS, RATE = 10, 6, 22050
+CUT_FRAME = 30
+
+
+def write_clip(path: Path, seed: int = 0, seconds: int = SECONDS, audio: bool = True) -> Path:
+    """SYNTHETIC: two textured shots with slow pans, cut at frame 30, and clicks at 120 BPM."""
+    rng = np.random.default_rng(seed)
+    shots = [
+        rng.integers(0, 255, (240, 400, 3), dtype=np.uint8) // 2,
+        rng.integers(0, 255, (240, 400, 3), dtype=np.uint8),
+    ]
+    shots = [np.kron(shot[::8, ::8], np.ones((8, 8, 1), np.uint8)) for shot in shots]
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=FPS, options={"crf": "18"})
+        video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+        sound = container.add_stream("aac", rate=RATE, layout="mono") if audio else None
+        for number in range(FPS * seconds):
+            shot = shots[number >= CUT_FRAME]
+            left = number % CUT_FRAME
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(shot[:120, left : left + 160]), format="rgb24")
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if sound is not None:
+            wave = np.zeros(RATE * seconds, np.float32)
+            for start in range(0, len(wave) - 400, RATE // 2):
+                wave[start : start + 400] = rng.normal(0, 0.4, 400) * np.linspace(1, 0, 400)
+            for start in range(0, len(wave), 1024):
+                block = av.AudioFrame.from_ndarray(wave[None, start : start + 1024], format="fltp", layout="mono")
+                block.sample_rate, block.pts, block.time_base = RATE, start, Fraction(1, RATE)
+                container.mux(sound.encode(block))
+            container.mux(sound.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "synthetic.mp4")
+
+
+@pytest.fixture(scope="session")
+def other_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "synthetic2.mp4", seed=1)
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, models_dir: Path) -> Deployment:
+    return Deployment(Settings(home=tmp_path / "home", models=models_dir, onnx_threads=1))
+
+
+@pytest.fixture
+def submit() -> Callable[..., RunContext]:
+    def make(deployment: Deployment, source: Path, video_id: str = "synthetic-clip", force: bool = False) -> RunContext:
+        return submit_run(
+            deployment,
+            locator=str(source),
+            source_type="local_path",
+            platform_id="upload",
+            video_id=video_id,
+            run_id=new_run_id(),
+            profile="starter",
+            force_recompute=force,
+        )
+
+    return make
+
+
+@pytest.fixture
+def execute() -> Callable[..., dict[str, Finished]]:
+    """Runs components of a run in graph order, storing each; stops after a failure."""
+
+    def run_all(run: RunContext, only: set[str] | None = None) -> dict[str, Finished]:
+        results: dict[str, Finished] = {}
+        for node in run.enabled:
+            if only is None or node.name in only:
+                results[node.name] = run_component(run, node.name, sleep=lambda seconds: None)
+                persist(run, results[node.name])
+                if results[node.name].origin == "error":
+                    break
+        return results
+
+    return run_all

@@ -1,0 +1,227 @@
+"""The asset graph as Dagster sees it: structure, one whole run, and a backfill launched through GraphQL."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from dagster import AssetKey, DagsterInstance
+
+from trendflow.contracts.identity import split_partition_key
+from trendflow.contracts.keys import data_version
+from trendflow.contracts.manifest import content_digests
+from trendflow.definitions import defs, load_job
+from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.launch import process_here
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def test_assets_follow_the_component_graph(deployment: Deployment) -> None:
+    graph = defs.resolve_asset_graph()
+    for name, node in deployment.graph.components.items():
+        asset = graph.get(AssetKey(name))
+        wanted = {AssetKey(dep) for dep in node.deps if dep in deployment.graph.components}
+        assert asset.parent_keys == wanted
+        assert asset.code_version is not None
+        assert node.schema_version in asset.code_version
+        assert asset.group_name == node.stage
+        assert asset.description == node.description
+        assert asset.owners
+        assert asset.kinds
+    checks = {(key.asset_key.path[-1], key.name) for key in graph.asset_check_keys}
+    assert checks == {(name, check) for name in deployment.graph.components for check in ("valid", "succeeded")}
+
+
+@pytest.fixture
+def dagster_home(tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_bytes((REPO / "dagster.yaml").read_bytes())
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("TRENDFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TRENDFLOW_MODELS", str(models_dir))
+    return home
+
+
+def test_a_run_records_versions_checks_and_metadata(
+    deployment: Deployment, clip: Path, submit: Callable[..., Any], dagster_home: Path
+) -> None:
+    run = submit(deployment, clip)
+    job = load_job()
+    assert process_here(job, run.identity.partition_key)
+    manifest = run.manifest()
+    assert {row["name"] for row in manifest["components"]} == set(deployment.graph.components)
+    assert manifest["run"]["finished_at"]
+    with DagsterInstance.get() as instance:
+        for row in manifest["components"]:
+            event = instance.get_latest_materialization_event(AssetKey(row["name"]))
+            assert event is not None
+            assert event.asset_materialization is not None
+            found = event.asset_materialization
+            assert found.partition == run.identity.partition_key
+            assert found.metadata["content_digest"].value == row["artifacts"][0]["content_digest"]
+            assert found.tags is not None
+            assert found.tags["dagster/data_version"] == data_version(content_digests(row))
+    report = deployment.store.get(f"render_cache/{run.run_path}/report.html").decode()
+    assert run.identity.run_id in report
+
+    again = submit(deployment, clip)
+    assert process_here(job, again.identity.partition_key)
+    assert all(row["cache_hit"] for row in again.manifest()["components"])
+
+
+def test_a_broken_file_fails_its_run_with_a_code_and_skips_the_rest(
+    deployment: Deployment, tmp_path: Path, submit: Callable[..., Any], dagster_home: Path
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"this is not a video.")
+    run = submit(deployment, broken, video_id="a-broken-file")
+    assert not process_here(load_job(), run.identity.partition_key)
+    manifest = run.manifest()
+    assert [(row["name"], row["error_code"]) for row in manifest["components"]] == [("segmenter", "video_unreadable")]
+    assert {entry["name"] for entry in manifest["run"]["skipped"]} == set(deployment.graph.components) - {"segmenter"}
+    with DagsterInstance.get() as instance:
+        (record,) = instance.get_run_records()
+        assert record.dagster_run.tags["trendflow/error_code"] == "video_unreadable"
+    stored = [info.key for info in deployment.store.list(f"result_store/{run.run_path}/")]
+    assert {key.rpartition("/")[2] for key in stored} == {"manifest.json", "segmenter.npz"}
+    assert not list(deployment.store.list(f"frames_store/{run.run_path}/"))
+
+
+class DagsterServer:
+    """`trendflow ui` as a user starts it: web server and daemon, on a free loopback port."""
+
+    def __init__(self, home: Path, models: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        environment = {key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"}
+        environment |= {"TRENDFLOW_HOME": str(home), "TRENDFLOW_MODELS": str(models)}
+        self.log = (home.parent / "ui.log").open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "trendflow", "ui", "--port", str(port)],
+            cwd=home.parent,
+            env=environment,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60)
+        answer.raise_for_status()
+        body = answer.json()
+        assert "errors" not in body, body["errors"]
+        return body["data"]
+
+    def wait(self, question: Callable[[], Any], limit: float) -> Any:
+        """The first truthy answer. Fails when the server dies or the time is up."""
+        pause = threading.Event()
+        end = time.monotonic() + limit
+        while time.monotonic() < end:
+            assert self.process.poll() is None, Path(self.log.name).read_text()[-3000:]
+            try:
+                found = question()
+            except httpx.HTTPError:
+                found = None
+            if found:
+                return found
+            pause.wait(0.5)
+        raise AssertionError(Path(self.log.name).read_text()[-3000:])
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGINT)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+        self.log.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path, models_dir: Path) -> Iterator[DagsterServer]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    home = tmp_path / "home"
+    home.mkdir()
+    running = DagsterServer(home, models_dir, port)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+NODES = "{ assetNodes { assetKey { path } dependencyKeys { path } } }"
+REPOSITORIES = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+BACKFILL = """
+mutation($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}"""
+RUNS = """
+query($backfill: String!) {
+  runsOrError(filter: {tags: [{key: "dagster/backfill", value: $backfill}]}) {
+    ... on Runs { results { status tags { key value } } }
+  }
+}"""
+
+
+@pytest.mark.timeout(420)
+def test_backfill_from_the_ui_isolates_the_broken_file(
+    server: DagsterServer, tmp_path: Path, models_dir: Path, clip: Path, other_clip: Path
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"this is not a video.")
+    environment = {key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"}
+    environment |= {"TRENDFLOW_HOME": str(tmp_path / "home"), "TRENDFLOW_MODELS": str(models_dir)}
+    submitted = subprocess.run(
+        [sys.executable, "-m", "trendflow", "submit", str(clip), str(other_clip), str(broken)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    keys = submitted.stdout.split()
+    assert len(keys) == 3
+
+    assets = server.wait(lambda: server.ask(NODES)["assetNodes"], 120)
+    names = {node["assetKey"]["path"][-1] for node in assets}
+    assert {"segmenter", "core_clip", "run_manifest", "run_report"} <= names
+
+    launched = server.ask(
+        BACKFILL,
+        params={"partitionNames": keys, "assetSelection": [node["assetKey"] for node in assets], "tags": []},
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+
+    def finished() -> list[dict[str, Any]] | None:
+        runs = server.ask(RUNS, backfill=launched["backfillId"])["runsOrError"]["results"]
+        ended = [run for run in runs if run["status"] in ("SUCCESS", "FAILURE", "CANCELED")]
+        return ended if len(ended) == 3 else None
+
+    runs = server.wait(finished, 280)
+    outcome = {}
+    for run in runs:
+        tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+        video_id, _ = split_partition_key(tags["dagster/partition"])
+        outcome[video_id.rpartition("-")[0]] = (run["status"], tags.get("trendflow/error_code"))
+    assert outcome == {
+        "synthetic": ("SUCCESS", None),
+        "synthetic2": ("SUCCESS", None),
+        "broken": ("FAILURE", "video_unreadable"),
+    }, json.dumps(outcome)
