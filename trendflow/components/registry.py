@@ -19,6 +19,7 @@ from trendflow.components.base import ComponentSpec, Param
 from trendflow.contracts.canonical import digest_of
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import SEGMENTER, ComponentGraph, ComponentNode
+from trendflow.contracts.thresholds import THRESHOLDS
 
 _PROCESSORS = ("visual", "audio", "text")
 
@@ -134,8 +135,14 @@ def load_registry(graph: ComponentGraph) -> Registry:
         _compare(node, specs[name])
         entries[name] = RegisteredComponent(specs[name], node, modules.get(name))
     registry = Registry(graph, entries)
-    for profile in graph.profiles:
-        registry.config_hash(profile)  # parameters of every profile are checked at load
+    for name, profile in graph.profiles.items():
+        registry.config_hash(name)  # parameters of every profile are checked at load
+        if profile.thresholds_version != THRESHOLDS.version:
+            raise TrendFlowError(
+                "config_invalid",
+                f"component_graph line {profile.line}: profile {name!r} asks for {profile.thresholds_version}, "
+                f"but the constants of this release are {THRESHOLDS.version}.",
+            )
     return registry
 
 

@@ -101,6 +101,7 @@ def test_code_and_graph_agree() -> None:
     ("old", "new", "finding"),
     [
         ("schema_version: core_clip_npz_v3", "schema_version: core_clip_npz_v4", "schema_version"),
+        ("thresholds_version: thresholds_v1", "thresholds_version: thresholds_v2", "thresholds_v2"),
         (
             "soft: [core_optical_flow, core_clip, core_object_detections,",
             "soft: [core_clip, core_object_detections,",
@@ -133,7 +134,7 @@ def test_config_hash_covers_what_changes_results_and_nothing_else() -> None:
         "segmenter: {required: true, params: {}}", "segmenter: {required: true, params: {analysis_short_side: 240}}"
     )
     assert changed("sampling_policy_version: sampling_v1", "sampling_policy_version: sampling_v2")
-    assert changed("thresholds_version: thresholds_v1", "thresholds_version: thresholds_v2")
+    assert changed("prompts_version: none", "prompts_version: prompts_v1")
     assert changed("      tempo_extractor: {required: true, params: {}}\n", "")
     assert not changed(
         "tempo_extractor: {required: true, params: {}}", "tempo_extractor: {required: false, params: {}}"
