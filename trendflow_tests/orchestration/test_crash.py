@@ -72,7 +72,7 @@ def test_a_killed_run_is_valid_and_completes_to_the_same_digests(
     expected, writes = digests(run), counter.value
     assert set(expected) == set(COMPONENTS)
     assert writes > 10
-    # Every write point is one of a few kinds (frame batch, document, artifact, manifest, index); a stride that shares no
+    # A write point is one of a few kinds (frame batch, document, artifact, manifest, index); a stride without a common
     # factor with their periods visits all kinds without paying for each of the equal ones.
     for die_at in sorted({*range(1, writes + 1, 5), writes - 1, writes}):
         home = tmp_path / f"killed-{die_at}"

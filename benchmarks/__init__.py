@@ -1,0 +1,1 @@
+"""Measured ratios: every number compares two things on one machine in one run, because absolute times do not travel."""

@@ -1,0 +1,80 @@
+"""Fixtures every test may use. Fixtures of one area live in that area's own conftest."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+CACHE = REPO / ".trendflow" / "cache"
+
+# Read when the libraries below are first imported, so they are set before any of them is.
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(CACHE / "hypothesis"))
+os.environ.setdefault("MPLCONFIGDIR", str(CACHE / "matplotlib"))
+os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each worker has a core; a thread pool per core in every worker would only make them wait for each other.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "TRENDFLOW_ONNX_THREADS"):
+        os.environ.setdefault(variable, "1")
+
+import numpy as np  # noqa: E402  (numpy reads the thread variables above)
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+pytest_plugins = ["trendflow_tests.s3"] if (REPO / "trendflow_tests" / "s3.py").exists() else []
+
+# Wall-clock deadlines fail on a busy machine. On CI a failing example must be the same one at every run.
+settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    random.seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def sample_video(repo_root: Path) -> Path:
+    """The video that ships with the project: 8.33 s, 1280x720, 30.1 fps, stereo, a face in every second."""
+    return repo_root / "samples" / "hello_face_speech.mp4"
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the large test media (`video/`, `audio/`, `snapshots/`); the test is skipped where it is absent."""
+    folder = Path(os.environ.get("TRENDFLOW_TEST_DATA") or REPO.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip("the large test media are not on this machine (TRENDFLOW_TEST_DATA)")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """Folder of the built model weights. Their absence is a broken set-up, so it fails rather than skips."""
+    folder = Path(os.environ.get("TRENDFLOW_HOME") or REPO / ".trendflow") / "models"
+    if not any(folder.rglob("*.onnx")):
+        pytest.fail("the models are not built; run: make setup")
+    return folder.resolve()
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Returns a loopback TCP port that was free a moment ago."""
+
+    def take() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return take
