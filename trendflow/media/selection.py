@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -32,7 +32,7 @@ class FrameSelector(Generic[T]):
     `expected` holds the raw ticks of the packets in display order (None where missing), `wanted` the increasing
     positions in it that are to be kept: slot k of the union is `wanted[k]`. A wanted frame that never arrives is
     replaced by the nearest unused decoded frame: the latest one before it, or the next one after it. No more than one
-    unused frame is held back, so memory stays constant.
+    unused frame is held back.
     """
 
     def __init__(self, expected: Sequence[int | None], wanted: Sequence[int]) -> None:
@@ -41,9 +41,14 @@ class FrameSelector(Generic[T]):
         self._owed: deque[int] = deque()
         self._spare: _Spare[T] | None = None
         self._last_position = -1
-        self._positions: dict[int | None, deque[int]] = defaultdict(deque)
-        for position, tick in enumerate(expected):
-            self._positions[tick].append(position)
+        # First unmatched position per tick; equal ticks, which are rare, are chained to their next position.
+        self._first: dict[int | None, int] = {}
+        self._following: dict[int, int] = {}
+        for position in range(len(expected) - 1, -1, -1):
+            tick = expected[position]
+            if tick in self._first:
+                self._following[position] = self._first[tick]
+            self._first[tick] = position
 
     def push(self, number: int, tick: int | None, frame: T) -> list[Chosen[T]]:
         """The next decoded frame; returns what can be stored now, in display order."""
@@ -77,9 +82,9 @@ class FrameSelector(Generic[T]):
 
     def _match(self, tick: int | None) -> int:
         """Position of a decoded frame in the expected order; −1 for a frame nobody expected."""
-        waiting = self._positions.get(tick)
-        while waiting:
-            position = waiting.popleft()
+        while (position := self._first.pop(tick, -1)) >= 0:
+            if position in self._following:
+                self._first[tick] = self._following.pop(position)
             if position > self._last_position:
                 return position
         return -1

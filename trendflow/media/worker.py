@@ -28,7 +28,6 @@ _PASSED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRAR
 _ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * MIB),
     "MALLOC_TRIM_THRESHOLD_": str(256 * MIB),
-    "MALLOC_TOP_PAD_": str(16 * MIB),
 }
 _idle: list[MediaWorker] = []
 _lock = threading.Lock()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +132,6 @@ def test_unknown_families_are_refused() -> None:
 
 def test_the_document_form_numbers_its_segments() -> None:
     (found,) = build_windows(["diarization"], axis_of(6.0))
-    document = found.as_dict()
-    assert [row["index"] for row in document["segments"]] == [0, 1, 2]  # type: ignore[attr-defined, index]
+    document: dict[str, Any] = found.as_dict()
+    assert [row["index"] for row in document["segments"]] == [0, 1, 2]
     assert document["stride_sec"] == 2.0

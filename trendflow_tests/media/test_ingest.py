@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.media.download import UrlPolicy, check_url
-from trendflow.media.ingest import fetch
+from trendflow.media.ingest import LocalSource, fetch
 from trendflow.media.limits import MediaLimits
 from trendflow.media.repair import remux
 from trendflow_tests.media.clips import numbered_clip
@@ -87,9 +88,9 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-def get(site: Site, tmp_path: Path, waits: list[float]) -> Callable[..., object]:
-    def run(path: str = "/clip.mp4", limits: MediaLimits | None = None, **options: object) -> object:
-        return fetch(site.url(path), tmp_path / "in", limits, policy=site.policy, sleep=waits.append, **options)  # type: ignore[arg-type]
+def get(site: Site, tmp_path: Path, waits: list[float]) -> Callable[..., LocalSource]:
+    def run(path: str = "/clip.mp4", limits: MediaLimits | None = None, **options: Any) -> LocalSource:
+        return fetch(site.url(path), tmp_path / "in", limits, policy=site.policy, sleep=waits.append, **options)
 
     return run
 
@@ -114,13 +115,13 @@ def test_a_large_file_is_refused(clip: Path, tmp_path: Path) -> None:
         fetch(str(clip), tmp_path / "in", MediaLimits(max_source_bytes=1000))
 
 
-def test_a_download_brings_the_same_bytes(get: Callable[..., object], site: Site, tmp_path: Path) -> None:
+def test_a_download_brings_the_same_bytes(get: Callable[..., LocalSource], site: Site, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     found = get(progress=lambda done, total: seen.append((done, total)))
-    assert found.path.read_bytes() == site.body  # type: ignore[attr-defined]
-    assert found.sha256 == hashlib.sha256(site.body).hexdigest()  # type: ignore[attr-defined]
-    assert found.type == "youtube_url"  # type: ignore[attr-defined]
-    assert found.warnings == ("small_source_file",)  # type: ignore[attr-defined]
+    assert found.path.read_bytes() == site.body
+    assert found.sha256 == hashlib.sha256(site.body).hexdigest()
+    assert found.type == "youtube_url"
+    assert found.warnings == ("small_source_file",)
     assert seen[-1] == (len(site.body), len(site.body))
     assert [p.name for p in (tmp_path / "in").iterdir()] == ["video.mp4"]
 
@@ -166,7 +167,9 @@ def test_the_extractor_list_is_binding(site: Site, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_a_refusing_platform_is_final(status: int, site: Site, get: Callable[..., object], waits: list[float]) -> None:
+def test_a_refusing_platform_is_final(
+    status: int, site: Site, get: Callable[..., LocalSource], waits: list[float]
+) -> None:
     site.answers["/clip.mp4"] = [status]
     with pytest.raises(TrendFlowError) as caught:
         get()
@@ -176,7 +179,7 @@ def test_a_refusing_platform_is_final(status: int, site: Site, get: Callable[...
 
 @pytest.mark.parametrize(("status", "code"), [(500, "network_error"), (503, "network_error"), (429, "rate_limited")])
 def test_transient_failures_are_tried_four_times(
-    status: int, code: str, site: Site, get: Callable[..., object], waits: list[float]
+    status: int, code: str, site: Site, get: Callable[..., LocalSource], waits: list[float]
 ) -> None:
     site.answers["/clip.mp4"] = [status]
     with pytest.raises(TrendFlowError) as caught:
@@ -187,10 +190,10 @@ def test_transient_failures_are_tried_four_times(
 
 
 def test_a_recovering_platform_is_asked_again_when_it_says(
-    site: Site, get: Callable[..., object], waits: list[float]
+    site: Site, get: Callable[..., LocalSource], waits: list[float]
 ) -> None:
     site.answers["/clip.mp4"], site.retry_after = [429, 200], "21"
-    assert get().path.read_bytes() == site.body  # type: ignore[attr-defined]
+    assert get().path.read_bytes() == site.body
     assert waits == [21.0]
 
 
@@ -207,13 +210,13 @@ def test_an_unreachable_platform_is_a_network_error(free_port: Callable[[], int]
     assert len(waits) == 3
 
 
-def test_a_large_download_is_refused_and_leaves_nothing(get: Callable[..., object], tmp_path: Path) -> None:
+def test_a_large_download_is_refused_and_leaves_nothing(get: Callable[..., LocalSource], tmp_path: Path) -> None:
     with pytest.raises(TrendFlowError, match="input_constraint_violated"):
         get(limits=MediaLimits(max_source_bytes=5000))
     assert not (tmp_path / "in").exists()
 
 
-def test_an_error_of_the_progress_callback_ends_the_download(get: Callable[..., object]) -> None:
+def test_an_error_of_the_progress_callback_ends_the_download(get: Callable[..., LocalSource]) -> None:
     def stop(done: int, total: int) -> None:
         raise TrendFlowError("cancelled", "Stopped.")
 
@@ -222,7 +225,7 @@ def test_an_error_of_the_progress_callback_ends_the_download(get: Callable[..., 
 
 
 def test_user_configuration_is_ignored(
-    get: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    get: Callable[..., LocalSource], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "home" / ".config" / "yt-dlp"
     config.mkdir(parents=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -35,10 +36,10 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def pattern_clip(
-    height: int, width: int, turn: Callable[[np.ndarray], np.ndarray] = lambda p: p, **changes: object
+    height: int, width: int, turn: Callable[[np.ndarray], np.ndarray] = lambda p: p, **changes: Any
 ) -> Clip:
     pictures = (turn(colour_pattern(height, width, phase=k / 30)) for k in range(130))
-    return Clip(pictures, [40 * k for k in range(130)], **changes)  # type: ignore[arg-type]
+    return Clip(pictures, [40 * k for k in range(130)], **changes)
 
 
 @pytest.mark.parametrize("ccw", [90, 180, 270])
@@ -251,12 +252,10 @@ def test_headers_can_be_asked_without_decoding(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_duration(tmp_path: Path, run_segmenter: Run) -> None:
-    picture = colour_pattern(144, 256)
+    picture = colour_pattern(72, 128)
     peaks = []
-    for seconds in (60, 480):
-        clip = Clip((picture for _ in range(10 * seconds)), [100 * k for k in range(10 * seconds)]).write(
-            tmp_path / f"{seconds}.mp4"
-        )
+    for count in (300, 3300):
+        clip = Clip((picture for _ in range(count)), [100 * k for k in range(count)]).write(tmp_path / f"{count}.mp4")
         found = run_segmenter(clip, components=FEW, dense_thumbnails=True)
         peaks.append(found.artifact.meta["resource_metrics"]["decoder_peak_rss_mb"])
-    assert peaks[1] - peaks[0] < 12  # 4200 more thumbnails alone would be 16 MB
+    assert peaks[1] - peaks[0] < 4  # the thumbnails of 3000 frames alone would be 11 MB
