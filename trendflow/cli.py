@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.contracts.errors import EXIT_USAGE, TrendFlowError, as_typed
 
 app = typer.Typer(
     name="trendflow",
@@ -55,6 +55,14 @@ def process(
     raise typer.Exit(run(source, video_id, run_id, profile, force))
 
 
+@app.command(context_settings=_RUN_KEYS)
+def resume(run_key: RunKey) -> None:
+    """Continue a stopped or failed run; what it finished is kept."""
+    from trendflow.commands.process import resume as run
+
+    raise typer.Exit(run(run_key))
+
+
 @app.command()
 def submit(
     sources: Annotated[list[str], typer.Argument(metavar="FILE|URL...", help="Videos to register.")],
@@ -77,7 +85,7 @@ def demo() -> None:
 @app.command()
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 3000,
 ) -> None:
     """Open the Dagster UI with the asset graph; runs until you press Ctrl-C."""
     from trendflow.commands.upkeep import ui as run
@@ -244,8 +252,9 @@ def main() -> None:
     except Exception as exc:
         usage = _usage_error(exc)
         if usage is not None:
-            sys.stderr.write(f"config_invalid: {usage}\n")
-            raise SystemExit(2) from None
+            if usage:  # a command group without a command has printed its help and has nothing to add
+                sys.stderr.write(f"config_invalid: {usage}\n")
+            raise SystemExit(EXIT_USAGE) from None
         logging.getLogger(__name__).exception("unexpected failure")
         _complain(as_typed(exc))
 

@@ -6,19 +6,25 @@ versions) belongs to a profile in `component_graph.yaml` and enters `config_hash
 
 from __future__ import annotations
 
+import errno
+import re
+import tempfile
 from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.errors import TrendFlowError, as_typed
+
+_ENV_PREFIX = "TRENDFLOW_"
 
 
 class Settings(BaseSettings):
     """Deployment settings. Paths are made absolute against the working directory."""
 
-    model_config = SettingsConfigDict(env_prefix="TRENDFLOW_", extra="ignore", frozen=True)
+    # `TRENDFLOW_X=` is how shells and compose files spell "not set"; an empty path would mean the working directory.
+    model_config = SettingsConfigDict(env_prefix=_ENV_PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(Path(".trendflow"), description="State of a single-machine deployment.")
     store_url: str | None = Field(None, description="Object store; default is the folder <home>/store.")
@@ -26,7 +32,6 @@ class Settings(BaseSettings):
     store_options: dict[str, str] = Field(default_factory=dict, description="S3 endpoint, region, credentials.")
     graph_file: Path | None = Field(None, description="component_graph.yaml; default is the one shipped.")
     profile: str = Field("starter", description="Profile used when a submission names none.")
-    step_granularity: str = Field("stage", pattern="^(stage|component)$", description="Assets per Dagster step.")
 
     min_duration_sec: float = Field(5.0, gt=0)
     max_duration_sec: float = Field(1200.0, gt=0)
@@ -35,7 +40,7 @@ class Settings(BaseSettings):
     batch_size: int = Field(8, ge=1, description="Upper bound of a micro-batch.")
     onnx_threads: int = Field(0, ge=0, description="Threads per model; 0 lets the runtime decide.")
 
-    @field_validator("home", "models")
+    @field_validator("home", "models", "graph_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
@@ -63,5 +68,33 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as exc:
         first = exc.errors()[0]
-        name = "TRENDFLOW_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise TrendFlowError("config_invalid", f"{name} is invalid: {first['msg']}.") from exc
+        field, *inside = (str(part) for part in first["loc"])
+        where = _variable(field) + (f" at {'.'.join(inside)!r}" if inside else "")
+        raise TrendFlowError("config_invalid", f"{where} is invalid: {first['msg']}.") from exc
+    except SettingsError as exc:
+        # Raised for fields that are read as JSON. The exception names the field in its text only.
+        found = re.search(r'field "(\w+)"', str(exc))
+        name = _variable(found[1]) if found else f"A {_ENV_PREFIX}* variable"
+        # Without the cause: it holds the whole value, which may contain credentials.
+        raise TrendFlowError("config_invalid", f"{name} is not valid JSON.") from None
+
+
+def ensure_home(settings: Settings) -> None:
+    """Create the home folder when it is missing and prove that it can be written.
+
+    Raises `config_invalid` when it cannot, `storage_unavailable` when only space is missing.
+    """
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.home):
+            pass
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise as_typed(exc) from exc
+        raise TrendFlowError(
+            "config_invalid", "The folder TRENDFLOW_HOME names cannot be created or written.", errno=exc.errno
+        ) from exc
+
+
+def _variable(field: str) -> str:
+    return _ENV_PREFIX + field.upper()

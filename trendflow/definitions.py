@@ -12,7 +12,7 @@ from trendflow.orchestration.resources import TrendFlowResource
 _trendflow = TrendFlowResource()
 
 defs = Definitions(
-    assets=build_assets(open_deployment(load_settings())),
+    assets=[build_assets(open_deployment(load_settings()))],
     jobs=[process_video_job()],
     resources={"trendflow": _trendflow, IO_MANAGER_KEY: ArtifactIOManager(trendflow=_trendflow)},
     # One process per run: models and imports stay warm between the steps of a video.

@@ -19,7 +19,7 @@ def _console(stderr: bool = False) -> Console:
 out = _console()
 err = _console(stderr=True)
 
-_STYLES = {"ok": "green", "empty": "yellow", "error": "red", "skipped": "dim"}
+_STYLES = {"ok": "green", "success": "green", "empty": "yellow", "error": "red", "skipped": "dim"}
 
 
 def styled(status: str) -> str:
@@ -66,7 +66,7 @@ def run_table(manifest: Mapping[str, Any], order: Sequence[str]) -> Table:
                 "hit" if row["cache_hit"] else "",
                 f"{row['duration_ms'] / 1000:.2f}",
                 human_bytes(size),
-                row["artifacts"][0]["content_digest"][:10],
+                "" if row["status"] == "error" else row["artifacts"][0]["content_digest"][:10],
             ]
         )
     columns = ["component", "status", "reason or warning", "cache", "seconds", "size", "digest"]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from trendflow.commands.console import err, human_bytes, out, run_table, styled, table
-from trendflow.commands.sources import parse_run
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.manifest import find_row
@@ -21,10 +20,9 @@ def _deployment() -> Any:
 
 
 def _open(key: str) -> Any:
-    from trendflow.orchestration.runs import open_run
+    from trendflow.orchestration.runs import view_run
 
-    parse_run(key)
-    return open_run(_deployment(), key)
+    return view_run(_deployment(), key)
 
 
 def show(key: str | None, component: str | None) -> int:
@@ -36,7 +34,7 @@ def show(key: str | None, component: str | None) -> int:
     if component is None:
         block = manifest["run"]
         out.print(f"[bold]{key}[/]  profile {block['profile']}, created {block['created_at']}", highlight=False)
-        out.print(run_table(manifest, [node.name for node in run.enabled]))
+        out.print(run_table(manifest, list(run.deployment.graph.components)))
         if block["warnings"]:
             out.print("warnings: " + ", ".join(block["warnings"]))
         return 0
@@ -81,6 +79,9 @@ def _range(array: np.ndarray) -> str:
 
 
 def _show_runs() -> int:
+    from trendflow.orchestration.runs import view_run
+    from trendflow.orchestration.wrapper import run_status
+
     deployment = _deployment()
     rows = []
     for path in deployment.results.run_paths():
@@ -92,13 +93,14 @@ def _show_runs() -> int:
                 [
                     f"{block['video_id']}/{block['run_id']}",
                     block["created_at"],
+                    styled(run_status(view_run(deployment, f"{block['video_id']}/{block['run_id']}"), manifest)),
                     ", ".join(f"{done.count(status)} {styled(status)}" for status in sorted(set(done))),
                 ]
             )
     if not rows:
         out.print("The store holds no runs yet.")
         return 0
-    out.print(table(None, ["run", "created", "components"], sorted(rows, key=lambda row: row[1])))
+    out.print(table(None, ["run", "created", "status", "components"], sorted(rows, key=lambda row: row[1])))
     return 0
 
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from trendflow.commands.console import err, out, run_table
 from trendflow.commands.sources import Source, parse_source
-from trendflow.config import Settings, load_settings
+from trendflow.config import Settings, ensure_home, load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
 
@@ -20,12 +20,16 @@ DEMO_SAMPLE = "samples/hello_face_speech.mp4"
 
 
 def prepare_dagster_home(settings: Settings) -> None:
-    """Point Dagster at its home, creating it with the shipped instance settings when it is not there."""
+    """Point Dagster at its home; the shipped instance settings go there once, when there are none."""
+    ensure_home(settings)
     if "DAGSTER_HOME" in os.environ:
         return
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
-    (home / "dagster.yaml").write_bytes(data_path("dagster.yaml").read_bytes())
+    if not (home / "dagster.yaml").exists():
+        temporary = home / f".dagster.yaml-{os.getpid()}"
+        temporary.write_bytes(data_path("dagster.yaml").read_bytes())
+        temporary.replace(home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(home)
 
 
@@ -64,13 +68,22 @@ def _progress(names: list[str]) -> Iterator[None]:
 def process(source: str, video_id: str | None, run_id: str | None, profile: str | None, force: bool) -> int:
     """Submit one video, process it in this process and print the result. Returns the exit code."""
     settings = load_settings()
-    return _process(settings, parse_source(source, video_id), run_id, profile or settings.profile, force)
+    parsed = parse_source(source, video_id)
+    deployment = _load(settings)
+    return _execute(deployment, _submit(deployment, parsed, run_id, profile or settings.profile, force))
+
+
+def resume(key: str) -> int:
+    """Continue a stored run; what it finished before is kept. Returns the exit code."""
+    from trendflow.orchestration.runs import open_run
+
+    deployment = _load(load_settings())
+    return _execute(deployment, open_run(deployment, key))
 
 
 def demo() -> int:
     """Process the sample that ships with the project."""
-    settings = load_settings()
-    return _process(settings, parse_source(str(data_path(DEMO_SAMPLE))), None, settings.profile, False)
+    return process(str(data_path(DEMO_SAMPLE)), None, None, None, False)
 
 
 def submit(sources: list[str], profile: str | None) -> int:
@@ -90,9 +103,20 @@ def submit(sources: list[str], profile: str | None) -> int:
     return 0
 
 
-def _submit(deployment: Any, source: Source, run_id: str | None, profile: str, force: bool) -> Any:
-    from trendflow.orchestration.runs import new_run_id, submit_run
+def _load(settings: Settings) -> Any:
+    prepare_dagster_home(settings)
+    with err.status("loading the asset graph"):
+        import trendflow.definitions  # noqa: F401  (loading it takes seconds; the run's own clock starts later)
+        from trendflow.orchestration.deployment import open_deployment
 
+    return open_deployment(settings)
+
+
+def _submit(deployment: Any, source: Source, run_id: str | None, profile: str, force: bool) -> Any:
+    from trendflow.orchestration.runs import new_run_id, resolve_profile, submit_run
+
+    # Weights that are not in order would fail every component; better before a run exists than after.
+    resolve_profile(deployment, profile)
     return submit_run(
         deployment,
         locator=source.locator,
@@ -105,32 +129,28 @@ def _submit(deployment: Any, source: Source, run_id: str | None, profile: str, f
     )
 
 
-def _process(settings: Settings, source: Source, run_id: str | None, profile: str, force: bool) -> int:
-    prepare_dagster_home(settings)
-    with err.status("loading the asset graph"):
-        from trendflow.definitions import load_job
-        from trendflow.orchestration.deployment import open_deployment
-        from trendflow.orchestration.launch import process_here
-        from trendflow.orchestration.report_step import report_key
-        from trendflow.orchestration.wrapper import run_status
+def _execute(deployment: Any, run: Any) -> int:
+    from trendflow.definitions import load_job
+    from trendflow.orchestration.launch import process_here
+    from trendflow.orchestration.report_step import report_key, report_location
+    from trendflow.orchestration.wrapper import finalise, run_status
 
-        deployment = open_deployment(settings)
-        run = _submit(deployment, source, run_id, profile, force)
-        job = load_job()
     key = run.identity.partition_key
     out.print(f"run [bold]{key}[/]", highlight=False, soft_wrap=True)
     started = time.monotonic()
     with _progress([node.name for node in run.enabled]):
-        succeeded = process_here(job, key)
+        outcome = process_here(load_job(), key)
     seconds = time.monotonic() - started
+    if outcome == "cancelled":
+        finalise(run, "cancelled")
+        raise TrendFlowError("cancelled", f"The run was stopped; continue it with: trendflow resume {key}")
     manifest = run.manifest()
     out.print(run_table(manifest, [node.name for node in run.enabled]))
     status = run_status(run, manifest)
     hits = sum(1 for row in manifest["components"] if row["cache_hit"])
-    out.print(f"{status} in {seconds:.2f} s, {hits} of {len(manifest['components'])} components from cache")
-    if status == "success" and succeeded:
-        where = deployment.store.local_path(report_key(run.run_path))
-        out.print(f"report {where or report_key(run.run_path)}", highlight=False, soft_wrap=True)
+    out.print(f"{status} in {seconds:.2f} s, {hits} of {len(run.enabled)} components from cache")
+    if status == "success" and outcome == "success":
+        out.print(f"report {report_location(run, report_key(run.run_path))}", highlight=False, soft_wrap=True)
         return 0
     raise _run_error(run, manifest)
 

@@ -8,15 +8,16 @@ from trendflow.commands.console import out, table
 from trendflow.components.registry import Registry, load_registry, source_files
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.contracts.graph import load_graph
+from trendflow.contracts.graph import ComponentGraph, load_graph
 from trendflow.contracts.package_data import data_path
 from trendflow.contracts.schema import SchemaRegistry
 from trendflow.contracts.schema_docs import render_index_markdown, render_schema_markdown
 from trendflow.contracts.schema_lock import check_schemas, check_sources, lock_schemas, lock_sources
+from trendflow.models.catalogue import Catalogue
 
 
-def _registry() -> Registry:
-    return load_registry(load_graph(load_settings().graph_file or data_path("component_graph.yaml")))
+def _graph() -> ComponentGraph:
+    return load_graph(load_settings().graph_file or data_path("component_graph.yaml"))
 
 
 def _sources(registry: Registry) -> dict[str, tuple[str, list[Path]]]:
@@ -28,14 +29,9 @@ def _sources(registry: Registry) -> dict[str, tuple[str, list[Path]]]:
 
 def check() -> int:
     """Hold schemas, graph and component sources against each other and against their locks."""
-    schemas, registry = SchemaRegistry.load(), _registry()
+    schemas = SchemaRegistry.load()
+    registry = load_registry(_graph(), schemas, Catalogue.load())
     problems = check_schemas(schemas) + check_sources(_sources(registry), schemas.directory)
-    for node in registry.graph.components.values():
-        for stem, version in {node.name: node.schema_version, **node.extra_artifacts}.items():
-            if version not in schemas:
-                problems.append(f"{stem}: the schema {version} does not exist.")
-            elif schemas.get(version).producer != node.name:
-                problems.append(f"{version} belongs to {schemas.get(version).producer}, not to {node.name}.")
     for problem in problems:
         out.print(f"[red]problem[/] {problem}", highlight=False, soft_wrap=True)
     if problems:
@@ -46,7 +42,7 @@ def check() -> int:
 
 def lock(unreleased: list[str]) -> int:
     """Pin new schemas and new producer versions. What is pinned changes only under a new version."""
-    schemas, registry = SchemaRegistry.load(), _registry()
+    schemas, registry = SchemaRegistry.load(), load_registry(_graph())
     written = lock_schemas(schemas, unreleased) + lock_sources(_sources(registry), schemas.directory, unreleased)
     out.print(f"pinned: {', '.join(written) or 'nothing new'}", highlight=False, soft_wrap=True)
     return 0
@@ -69,7 +65,7 @@ def docs(target: Path | None, name: str | None) -> int:
         out.print(render_schema_markdown(schemas.get(name)), highlight=False, markup=False, soft_wrap=True)
         return 0
     if target is None:
-        raise TrendFlowError("config_invalid", "Name a schema to print, or a folder with --out for all pages.")
+        raise TrendFlowError("config_invalid", "Name a schema to print, or a folder with --output for all pages.")
     target.mkdir(parents=True, exist_ok=True)
     for schema in schemas:
         (target / f"{schema.schema_version}.md").write_text(render_schema_markdown(schema), encoding="utf-8")

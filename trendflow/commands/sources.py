@@ -1,4 +1,4 @@
-"""What a person points at: a file, a URL or a stored run."""
+"""What a person points at: a file, a YouTube URL or a stored run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.contracts.identity import split_partition_key, validate_video_id
+from trendflow.contracts.identity import validate_video_id
 
 _YOUTUBE = re.compile(
     r"https?://(?:(?:www|m|music)\.)?(?:youtube\.com/(?:watch\?(?:[^#]*&)?v=|shorts/|live/|embed/)|youtu\.be/)"
@@ -29,7 +29,8 @@ def parse_source(text: str, video_id: str | None = None) -> Source:
     """A YouTube URL or a local file.
 
     A file without an explicit id is named after its content, so the same file is the same video wherever it lies.
-    Raises `source_unavailable` for a file that is not there, `input_constraint_violated` for other URLs and bad ids.
+    Raises `source_unavailable` for a folder or a file that is not there, `input_constraint_violated` for other URLs
+    and bad ids.
     """
     if "://" in text:
         match = _YOUTUBE.match(text)
@@ -40,6 +41,9 @@ def parse_source(text: str, video_id: str | None = None) -> Source:
         source = Source(text, "youtube_url", "youtube", video_id or match["id"])
     else:
         path = Path(text).expanduser()
+        if path.is_dir():
+            named = repr(path.name) if path.name else "The given path"
+            raise TrendFlowError("source_unavailable", f"{named} is a folder, not a file.")
         if not path.is_file():
             raise TrendFlowError("source_unavailable", f"There is no file {path.name!r} at the given path.")
         source = Source(str(path.absolute()), "local_path", "upload", video_id or _id_from_file(path))
@@ -52,8 +56,3 @@ def _id_from_file(path: Path) -> str:
 
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", path.stem).strip("-")[:40] or "video"
     return f"{slug}-{file_sha256(path)[:12]}"  # 12 digits and a dash: never YouTube's 11-character shape
-
-
-def parse_run(text: str) -> tuple[str, str]:
-    """`<video_id>/<run_id>` as typed by a person."""
-    return split_partition_key(text)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import platform
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 from trendflow.commands.console import human_bytes, out, table
 from trendflow.commands.process import prepare_dagster_home
-from trendflow.config import Settings, load_settings
+from trendflow.config import Settings, ensure_home, load_settings
 from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.contracts.package_data import data_path
 
@@ -99,7 +101,7 @@ def _profile_models(settings: Settings) -> set[str]:
 
 
 def _disk(settings: Settings) -> str:
-    settings.home.mkdir(parents=True, exist_ok=True)
+    ensure_home(settings)
     free = shutil.disk_usage(settings.home).free
     if free < 2e9:
         raise TrendFlowError("storage_unavailable", f"Only {human_bytes(free)} are free below the home folder.")
@@ -115,6 +117,7 @@ def load_catalogue() -> Any:
 def ui(host: str, port: int) -> int:
     """Start the Dagster web server and daemon and stay in the foreground."""
     settings = load_settings()
+    _require_free_port(host, port)
     prepare_dagster_home(settings)
     # Runs start in their own processes, possibly with another working directory.
     os.environ["TRENDFLOW_HOME"] = str(settings.home)
@@ -124,6 +127,29 @@ def ui(host: str, port: int) -> int:
     workspace = str(data_path("workspace.yaml"))
     sys.stdout.flush()
     os.execv(str(binary), [str(binary), "dev", "-w", workspace, "-h", host, "-p", str(port)])
+
+
+def _require_free_port(host: str, port: int) -> None:
+    """Raise `config_invalid` unless a server can listen there. Dagster would say so only amid its start-up log."""
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as exc:
+        raise TrendFlowError("config_invalid", f"{host!r} is not an address of this machine.") from exc
+    for family, kind, protocol, _, address in addresses:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                # As the server does: connections that are still closing do not occupy the port.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:
+                message = f"Port {port} is in use; choose another with --port."
+            else:
+                reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
+                message = f"Nothing can listen on port {port} of {host!r}: {reason}."
+            raise TrendFlowError("config_invalid", message) from exc
 
 
 def graph(target: Path) -> int:

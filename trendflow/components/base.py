@@ -6,6 +6,7 @@ It opens no file, imports no orchestration and reads nothing but its inputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,10 +23,40 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Param:
-    """A typed component parameter; it enters `config_hash` with its default filled in."""
+    """A typed component parameter; it enters `config_hash` with its default filled in.
+
+    `kind` is bool, int, float or str and is taken from the default unless given; a None default must give it.
+    `nullable` allows None besides.
+    """
 
     default: Any
     doc: str
+    kind: type | None = None
+    nullable: bool = False
+
+    def __post_init__(self) -> None:
+        if self.value_type not in (bool, int, float, str):
+            raise TrendFlowError("internal_error", "A parameter must be declared as bool, int, float or str.")
+        if not self.accepts(self.default):
+            raise TrendFlowError("internal_error", f"The default {self.default!r} breaks its own declaration.")
+
+    @property
+    def value_type(self) -> type:
+        return type(self.default) if self.kind is None else self.kind
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a profile may set `value`: an int may stand for a float, a bool stands for nothing else."""
+        if value is None:
+            return self.nullable
+        if isinstance(value, bool) or self.value_type is bool:
+            return isinstance(value, bool) and self.value_type is bool
+        if self.value_type is float:
+            return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, self.value_type)
+
+    def normalised(self, value: Any) -> Any:
+        """An accepted value in the form that is hashed and passed on: 10 and 10.0 are one setting."""
+        return float(value) if self.value_type is float and value is not None else value
 
 
 @dataclass(frozen=True)

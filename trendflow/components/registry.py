@@ -12,16 +12,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trendflow import components
 from trendflow.components.base import ComponentSpec, Param
 from trendflow.contracts.canonical import digest_of
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.contracts.graph import SEGMENTER, ComponentGraph, ComponentNode
+from trendflow.contracts.graph import SEGMENTER, ComponentGraph, ComponentNode, Profile, frame_budget
+from trendflow.contracts.graph_checks import POLICY_FLAGS, fault
 from trendflow.contracts.thresholds import THRESHOLDS
 
+if TYPE_CHECKING:
+    from trendflow.contracts.schema import SchemaRegistry
+    from trendflow.models.catalogue import Catalogue
+
 _PROCESSORS = ("visual", "audio", "text")
+_SHOT_BOUNDARY = "shot_boundary"
 
 SEGMENTER_SPEC = ComponentSpec(
     name=SEGMENTER,
@@ -30,9 +36,11 @@ SEGMENTER_SPEC = ComponentSpec(
     hard=(),
     params={
         "analysis_short_side": Param(320, "Shorter side of the analysed frames in pixels; never upscaled."),
-        "analysis_height": Param(None, "Fixed analysis height instead of a short side."),
-        "analysis_width": Param(None, "Fixed analysis width instead of a short side."),
-        "analysis_fps": Param(None, "Upper bound of the candidate frame rate; default is the source rate."),
+        "analysis_height": Param(None, "Fixed analysis height instead of a short side.", int, nullable=True),
+        "analysis_width": Param(None, "Fixed analysis width instead of a short side.", int, nullable=True),
+        "analysis_fps": Param(
+            None, "Upper bound of the candidate frame rate; default is the source rate.", float, nullable=True
+        ),
         "audio_sample_rate": Param(22050, "Rate of audio.wav in Hz."),
         "av_drift_max_sec": Param(10.0, "Audio and video ends may differ by this much."),
         "dense_thumbnails": Param(False, "Keep a 48x27 thumbnail of every source frame."),
@@ -66,48 +74,61 @@ class Registry:
         return iter(self._entries.values())
 
     def params(self, profile: str, component: str) -> dict[str, Any]:
-        """Parameters of a component in a profile, defaults filled in. Raises `config_invalid` on unknown ones."""
-        spec = self[component].spec
-        given = self.graph.profile(profile).components[component].params
-        merged = {name: param.default for name, param in spec.params.items()}
-        for name, value in given.items():
-            if name not in spec.params:
-                raise TrendFlowError("config_invalid", f"Profile {profile!r}: {component} has no parameter {name!r}.")
-            default = spec.params[name].default
-            if default is not None and value is not None and not _same_type(default, value):
-                raise TrendFlowError(
-                    "config_invalid",
-                    f"Profile {profile!r}: {component}.{name} must be {type(default).__name__}, not {value!r}.",
-                )
-            merged[name] = value
+        """Parameters of a component in a profile, defaults filled in.
+
+        Raises `config_invalid` with the graph line for an unknown parameter and for a value of the wrong type.
+        """
+        declared = self[component].spec.params
+        entry = self.graph.profile(profile).components[component]
+        merged = {name: param.default for name, param in declared.items()}
+        for name, value in entry.params.items():
+            line = entry.param_lines.get(name, entry.line)
+            if name not in declared:
+                raise fault(line, f"profile {profile!r}: {component} has no parameter {name!r}.")
+            param = declared[name]
+            if not param.accepts(value):
+                kind = f"{param.value_type.__name__}{' or null' if param.nullable else ''}"
+                raise fault(line, f"profile {profile!r}: {component}.{name} must be {kind}, not {value!r}.")
+            merged[name] = param.normalised(value)
         return merged
 
+    def dense_thumbnails(self, profile: str) -> bool:
+        """Whether the Segmenter keeps dense thumbnails: on request, or because a shot boundary model reads them."""
+        return self.params(profile, SEGMENTER)["dense_thumbnails"] or (
+            _SHOT_BOUNDARY in self.graph.profile(profile).models
+        )
+
     def config_hash(self, profile: str) -> str:
-        """Digest of everything a profile says that can change a result, models apart."""
+        """Digest of everything graph and profile say that can change a result, models apart.
+
+        Effective values are hashed, so a default written out equals a default left out.
+        """
         found = self.graph.profile(profile)
         return digest_of(
             {
                 "components": {
-                    name: {
-                        "params": self.params(profile, name),
-                        "sampling": dict(found.components[name].sampling),
-                    }
+                    name: {"params": self.params(profile, name), "sampling": self._sampling(found, name)}
                     for name in found.components
                 },
+                # Which model serves the role is covered by the model signature, what the role turns on is not.
+                "dense_thumbnails_effective": self.dense_thumbnails(profile),
                 "sampling_policy_version": found.sampling_policy_version,
                 "prompts_version": found.prompts_version,
                 "thresholds_version": found.thresholds_version,
-                "policy": dict(found.policy),
+                "policy": {flag: found.policy.get(flag, False) for flag in POLICY_FLAGS},
             }
         )
 
-
-def _same_type(default: Any, value: Any) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
-    if isinstance(default, float):
-        return isinstance(value, int | float)
-    return isinstance(value, type(default))
+    def _sampling(self, profile: Profile, component: str) -> dict[str, Any] | None:
+        node = self.graph.components[component]
+        if node.sampling is None:
+            return None
+        return {
+            "budget": frame_budget(node, profile.components[component]),
+            "group": node.sampling.group,
+            "parent": node.sampling.parent,
+            "family": node.sampling.family,
+        }
 
 
 def component_modules() -> dict[str, ModuleType]:
@@ -122,8 +143,14 @@ def component_modules() -> dict[str, ModuleType]:
     return found
 
 
-def load_registry(graph: ComponentGraph) -> Registry:
-    """Join graph and code. Raises `config_invalid` naming the component and the graph line on any difference."""
+def load_registry(
+    graph: ComponentGraph, schemas: SchemaRegistry | None = None, catalogue: Catalogue | None = None
+) -> Registry:
+    """Join graph and code. Raises `config_invalid` naming the component and the graph line on any difference.
+
+    With `schemas`, every artifact's schema must exist and belong to its component. With `catalogue`, every role must
+    be declared there and every model a profile names must exist and serve its role.
+    """
     modules = component_modules()
     specs = {name: module.SPEC for name, module in modules.items()} | {SEGMENTER: SEGMENTER_SPEC}
     for name in sorted(set(specs) - set(graph.components)):
@@ -131,38 +158,70 @@ def load_registry(graph: ComponentGraph) -> Registry:
     entries: dict[str, RegisteredComponent] = {}
     for name, node in graph.components.items():
         if name not in specs:
-            raise TrendFlowError("config_invalid", f"component_graph line {node.line}: {name} has no code.")
+            raise fault(node.line, f"{name} has no code.")
         _compare(node, specs[name])
+        if schemas is not None:
+            _check_schemas(node, schemas)
+        if catalogue is not None:
+            _check_roles(node, catalogue)
         entries[name] = RegisteredComponent(specs[name], node, modules.get(name))
     registry = Registry(graph, entries)
     for name, profile in graph.profiles.items():
         registry.config_hash(name)  # parameters of every profile are checked at load
         if profile.thresholds_version != THRESHOLDS.version:
-            raise TrendFlowError(
-                "config_invalid",
-                f"component_graph line {profile.line}: profile {name!r} asks for {profile.thresholds_version}, "
-                f"but the constants of this release are {THRESHOLDS.version}.",
+            raise fault(
+                profile.line,
+                f"profile {name!r} asks for {profile.thresholds_version}, but the constants of this release are "
+                f"{THRESHOLDS.version}.",
             )
+        if catalogue is not None:
+            _check_models(profile, catalogue)
     return registry
 
 
+def _check_schemas(node: ComponentNode, schemas: SchemaRegistry) -> None:
+    declared = [("schema_version", node.schema_version)]
+    declared += [("extra_artifacts", version) for version in node.extra_artifacts.values()]
+    for key, version in declared:
+        line = node.lines.get(key, node.line)
+        if version not in schemas:
+            raise fault(line, f"{node.name}: the schema {version} does not exist.")
+        producer = schemas.get(version).producer
+        if producer != node.name:
+            raise fault(line, f"{node.name}: the schema {version} belongs to {producer}.")
+
+
+def _check_roles(node: ComponentNode, catalogue: Catalogue) -> None:
+    for role in (*node.required_roles, *node.optional_roles):
+        if role not in catalogue.roles:
+            raise fault(node.lines.get("roles", node.line), f"{node.name}: the catalogue has no role {role!r}.")
+
+
+def _check_models(profile: Profile, catalogue: Catalogue) -> None:
+    for role, name in profile.models.items():
+        line = profile.model_lines.get(role, profile.line)
+        if role not in catalogue.roles:
+            raise fault(line, f"profile {profile.name!r}: the catalogue has no role {role!r}.")
+        if name not in catalogue.entries:
+            raise fault(line, f"profile {profile.name!r}: the catalogue has no model {name!r}.")
+        if role not in catalogue.entries[name].roles:
+            raise fault(line, f"profile {profile.name!r}: the model {name} does not serve the role {role!r}.")
+
+
 def _compare(node: ComponentNode, spec: ComponentSpec) -> None:
-    pairs: dict[str, tuple[Any, Any]] = {
-        "name": (node.name, spec.name),
-        "hard dependencies": (set(node.hard), set(spec.hard)),
-        "soft dependencies": (set(node.soft), set(spec.soft)),
-        "reads": (set(node.reads), set(spec.reads)),
-        "required roles": (set(node.required_roles), set(spec.roles)),
-        "optional roles": (set(node.optional_roles), set(spec.optional_roles)),
-        "schema_version": (node.schema_version, spec.schema_version),
-    }
-    for what, (declared, coded) in pairs.items():
+    facts: list[tuple[str, str, Any, Any]] = [
+        ("name", "name", node.name, spec.name),
+        ("hard dependencies", "deps", set(node.hard), set(spec.hard)),
+        ("soft dependencies", "deps", set(node.soft), set(spec.soft)),
+        ("reads", "reads", set(node.reads), set(spec.reads)),
+        ("required roles", "roles", set(node.required_roles), set(spec.roles)),
+        ("optional roles", "roles", set(node.optional_roles), set(spec.optional_roles)),
+        ("schema_version", "schema_version", node.schema_version, spec.schema_version),
+    ]
+    for what, key, declared, coded in facts:
         if declared != coded:
-            raise TrendFlowError(
-                "config_invalid",
-                f"component_graph line {node.line}: {node.name}: {what} {_show(declared)} differ from the code's "
-                f"{_show(coded)}.",
-            )
+            line = node.lines.get(key, node.line)
+            raise fault(line, f"{node.name}: {what} {_show(declared)} differ from the code's {_show(coded)}.")
 
 
 def _show(value: Any) -> str:

@@ -5,14 +5,21 @@ A broken file is refused with `config_invalid` and the line to look at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-import yaml
-
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.graph_checks import (
+    AUDIO_FAMILIES,
+    Reader,
+    fault,
+    read_document,
+    read_policy,
+    read_resources,
+)
 from trendflow.contracts.vocab import COMPONENT_KINDS
 
 GRAPH_VERSION = "component_graph_v1"
@@ -20,6 +27,7 @@ SEGMENTER = "segmenter"
 READS = frozenset({"frames", "audio", "audio_full", "dense", "document"})
 PROCESSORS = frozenset({"segmenter", "visual", "audio", "text", "dataset"})
 UNITS = frozenset({"frame", "frame_pair", "segment", "clip", "face", "document", "video"})
+BUDGET_OVERRIDES = ("min_frames", "target_frames", "max_frames")
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ class ComponentNode:
     cross_video_batching: bool
     tier: int
     line: int
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Line of each key of the entry."""
 
     @property
     def deps(self) -> tuple[str, ...]:
@@ -72,6 +82,7 @@ class ProfileComponent:
     params: Mapping[str, Any]
     sampling: Mapping[str, int]
     line: int
+    param_lines: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,8 @@ class Profile:
     prompts_version: str
     thresholds_version: str
     line: int
+    model_lines: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Line that maps each role, in this profile or in the one it extends."""
 
 
 @dataclass(frozen=True)
@@ -131,87 +144,33 @@ class ComponentGraph:
         return found
 
 
-class _Reader:
-    """A YAML mapping with line numbers; typed access that names the line of what is wrong."""
-
-    def __init__(self, value: Mapping[str, Any], lines: Mapping[str, Any], where: str, line: int) -> None:
-        self.value, self.lines, self.where, self.line = value, lines, where, line
-        self.seen: set[str] = set()
-
-    def fail(self, message: str, key: str | None = None) -> TrendFlowError:
-        line = self.lines[key][1] if key is not None and key in self.lines else self.line
-        return TrendFlowError("config_invalid", f"component_graph line {line}: {self.where}: {message}", line=line)
-
-    def get(self, key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
-        self.seen.add(key)
-        if key not in self.value:
-            if default is ...:
-                raise self.fail(f"{key!r} is missing.")
-            return default
-        found = self.value[key]
-        if not isinstance(found, kind) or (isinstance(found, bool) and kind is int):
-            raise self.fail(f"{key!r} has the wrong type {type(found).__name__}.", key)
-        return found
-
-    def child(self, key: str, default: Mapping[str, Any] | None = None) -> _Reader:
-        value = self.get(key, dict, ... if default is None else default)
-        lines, line = self.lines.get(key, ({}, self.line))
-        return _Reader(value, lines, f"{self.where}.{key}" if self.where else key, line)
-
-    def names(self, key: str, allowed: frozenset[str] | None = None) -> tuple[str, ...]:
-        values = self.get(key, list)
-        if not all(isinstance(value, str) for value in values) or len(set(values)) != len(values):
-            raise self.fail(f"{key!r} must list distinct names.", key)
-        unknown = set(values) - allowed if allowed is not None else set()
-        if unknown:
-            raise self.fail(f"{key!r} holds unknown {sorted(unknown)}.", key)
-        return tuple(values)
-
-    def choice(self, key: str, allowed: frozenset[str]) -> str:
-        value = self.get(key, str)
-        if value not in allowed:
-            raise self.fail(f"{key!r} is {value!r}, not one of {sorted(allowed)}.", key)
-        return str(value)
-
-    def children(self) -> Iterator[tuple[str, _Reader]]:
-        for key in self.value:
-            yield key, self.child(key)
-
-    def done(self) -> None:
-        unknown = [key for key in self.value if key not in self.seen]
-        if unknown:
-            raise self.fail(f"unknown key {unknown[0]!r}.", unknown[0])
+def _sampling(reader: Reader) -> SamplingDecl:
+    decl = SamplingDecl(
+        min=reader.get("min", int, None),
+        target=reader.get("target", int, None),
+        max=reader.get("max", int, None),
+        group=reader.get("group", str, None),
+        parent=reader.get("parent", str, None),
+        family=reader.choice("family", AUDIO_FAMILIES) if "family" in reader.value else None,
+    )
+    reader.done()
+    if decl.family is not None:
+        if len(reader.value) > 1:
+            raise reader.fail("an audio family stands alone; frames are another component's business.")
+        return decl
+    if decl.min is None or decl.target is None or decl.max is None:
+        raise reader.fail("a frame budget needs 'min', 'target' and 'max'.")
+    if not 0 < decl.min <= decl.target <= decl.max:
+        raise reader.fail("a budget must satisfy 0 < min <= target <= max.")
+    if decl.group is not None and decl.parent is not None:
+        raise reader.fail("a component has a sampling group or a parent, not both.")
+    return decl
 
 
-def _lines(node: yaml.Node) -> dict[str, Any]:
-    """Mapping key → (lines of its value, line number)."""
-    if not isinstance(node, yaml.MappingNode):
-        return {}
-    return {str(key.value): (_lines(value), key.start_mark.line + 1) for key, value in node.value}
-
-
-def _component(name: str, reader: _Reader) -> ComponentNode:
+def _component(name: str, reader: Reader) -> ComponentNode:
     deps = reader.child("deps")
     roles = reader.child("roles")
-    sampling = None
-    if "sampling" in reader.value:
-        decl = reader.child("sampling")
-        sampling = SamplingDecl(
-            min=decl.get("min", int, None),
-            target=decl.get("target", int, None),
-            max=decl.get("max", int, None),
-            group=decl.get("group", str, None),
-            parent=decl.get("parent", str, None),
-            family=decl.get("family", str, None),
-        )
-        decl.done()
-        budget = (sampling.min, sampling.target, sampling.max)
-        if sampling.family is None:
-            if any(value is None for value in budget):
-                raise decl.fail("a frame budget needs 'min', 'target' and 'max'.")
-            low, target, high = (int(value or 0) for value in budget)
-            if not 0 < low <= target <= high:
-                raise decl.fail("a budget must satisfy 0 < min <= target <= max.")
+    sampling = _sampling(reader.child("sampling")) if "sampling" in reader.value else None
     node = ComponentNode(
         name=name,
         description=reader.get("description", str),
@@ -226,11 +185,12 @@ def _component(name: str, reader: _Reader) -> ComponentNode:
         required_roles=roles.names("required"),
         optional_roles=roles.names("optional"),
         schema_version=reader.get("schema_version", str),
-        extra_artifacts=reader.get("extra_artifacts", dict, {}),
-        resources=reader.get("resources", dict),
+        extra_artifacts=reader.child("extra_artifacts", {}).strings(),
+        resources=read_resources(reader.child("resources")),
         cross_video_batching=reader.get("cross_video_batching", bool, False),
         tier=reader.get("tier", int),
         line=reader.line,
+        lines=reader.key_lines(),
     )
     for sub in (deps, roles, reader):
         sub.done()
@@ -241,8 +201,28 @@ def _component(name: str, reader: _Reader) -> ComponentNode:
     return node
 
 
-def _profile(name: str, reader: _Reader, graph: Mapping[str, ComponentNode], bases: Mapping[str, Profile]) -> Profile:
-    extends = reader.get("extends", (str, type(None)), None)
+def _enabled(reader: Reader, node: ComponentNode) -> ProfileComponent:
+    params, sampling = reader.child("params", {}), reader.child("sampling", {})
+    overrides = {key: int(sampling.get(key, int)) for key in BUDGET_OVERRIDES if key in sampling.value}
+    entry = ProfileComponent(
+        required=reader.get("required", bool, True),
+        params=params.value,
+        sampling=overrides,
+        line=reader.line,
+        param_lines=params.key_lines(),
+    )
+    sampling.done()
+    reader.done()
+    budget = frame_budget(node, entry)
+    if budget is None and overrides:
+        raise sampling.fail(f"{node.name} has no frame budget to override.")
+    if budget is not None and not 0 < budget[0] <= budget[1] <= budget[2]:
+        raise sampling.fail(f"the resulting budget {budget} does not satisfy 0 < min <= target <= max.")
+    return entry
+
+
+def _profile(name: str, reader: Reader, graph: Mapping[str, ComponentNode], bases: Mapping[str, Profile]) -> Profile:
+    extends = reader.get("extends", (str, NoneType), None)
     if extends is not None and extends not in bases:
         raise reader.fail(f"extends {extends!r}, which is not a profile defined above.", "extends")
     base = bases.get(extends) if extends else None
@@ -250,17 +230,9 @@ def _profile(name: str, reader: _Reader, graph: Mapping[str, ComponentNode], bas
     for component, entry in reader.child("components").children():
         if component not in graph:
             raise entry.fail("no such component.")
-        components[component] = ProfileComponent(
-            required=entry.get("required", bool, True),
-            params=entry.get("params", dict, {}),
-            sampling=entry.get("sampling", dict, {}),
-            line=entry.line,
-        )
-        entry.done()
-    models = dict(base.models) if base else {}
-    models.update(reader.get("models", dict, {}))
-    policy = dict(base.policy) if base else {}
-    policy.update(reader.get("policy", dict, {}))
+        components[component] = _enabled(entry, graph[component])
+    models = reader.child("models", {})
+    policy = read_policy(reader.child("policy", {}))
 
     def version(key: str) -> str:
         return str(reader.get(key, str, getattr(base, key) if base else ...))
@@ -269,40 +241,44 @@ def _profile(name: str, reader: _Reader, graph: Mapping[str, ComponentNode], bas
         name=name,
         description=reader.get("description", str),
         components=components,
-        models=models,
-        policy=policy,
+        models={**(base.models if base else {}), **models.strings()},
+        policy={**(base.policy if base else {}), **policy},
         sampling_policy_version=version("sampling_policy_version"),
         prompts_version=version("prompts_version"),
         thresholds_version=version("thresholds_version"),
         line=reader.line,
+        model_lines={**(base.model_lines if base else {}), **models.key_lines()},
     )
     reader.done()
     _check_profile(profile, reader, graph)
     return profile
 
 
-def _check_profile(profile: Profile, reader: _Reader, graph: Mapping[str, ComponentNode]) -> None:
+def _check_profile(profile: Profile, reader: Reader, graph: Mapping[str, ComponentNode]) -> None:
     if SEGMENTER not in profile.components:
-        raise reader.fail("the segmenter must be enabled.")
-    groups: dict[str, list[tuple[str, int, int]]] = {}
+        raise reader.fail("the segmenter must be enabled.", "components")
+    groups: dict[str, list[tuple[int, int]]] = {}
     for name, entry in profile.components.items():
         node = graph[name]
         for dep in node.hard:
             if dep not in profile.components:
-                raise reader.fail(f"{name} needs {dep}, which is not enabled.")
+                raise fault(entry.line, f"{reader.where}: {name} needs {dep}, which is not enabled.")
         for role in node.required_roles:
             if role not in profile.models:
-                raise reader.fail(f"{name} needs the role {role!r}, which maps to no model.")
-        unknown = set(entry.sampling) - {"min_frames", "target_frames", "max_frames"}
-        if unknown:
-            raise reader.fail(f"{name}: unknown sampling override {sorted(unknown)}.")
-        low, _, high = frame_budget(node, entry) or (0, 0, 0)
-        if node.sampling and node.sampling.group:
-            groups.setdefault(node.sampling.group, []).append((name, low, high))
+                raise reader.fail(f"{name} needs the role {role!r}, which maps to no model.", "models")
+        if node.sampling is not None and node.sampling.parent not in (None, *profile.components):
+            raise fault(
+                entry.line, f"{reader.where}: {name} samples from {node.sampling.parent}, which is not enabled."
+            )
+        budget = frame_budget(node, entry)
+        if budget is not None and node.sampling is not None and node.sampling.group is not None:
+            groups.setdefault(node.sampling.group, []).append((budget[0], budget[2]))
     for group, members in groups.items():
-        low, high = max(member[1] for member in members), min(member[2] for member in members)
+        low, high = max(member[0] for member in members), min(member[1] for member in members)
         if low > high:
-            raise reader.fail(f"sampling group {group!r} is unsatisfiable: largest min {low} > smallest max {high}.")
+            raise reader.fail(
+                f"sampling group {group!r} is unsatisfiable: largest min {low} > smallest max {high}.", "components"
+            )
 
 
 def frame_budget(node: ComponentNode, entry: ProfileComponent) -> tuple[int, int, int] | None:
@@ -312,9 +288,9 @@ def frame_budget(node: ComponentNode, entry: ProfileComponent) -> tuple[int, int
         return None
     over = entry.sampling
     return (
-        int(over.get("min_frames", decl.min)),
-        int(over.get("target_frames", decl.target)),
-        int(over.get("max_frames", decl.max)),
+        over.get("min_frames", decl.min),
+        over.get("target_frames", decl.target),
+        over.get("max_frames", decl.max),
     )
 
 
@@ -327,9 +303,7 @@ def _topological(nodes: Mapping[str, ComponentNode]) -> dict[str, ComponentNode]
             return
         if name in visiting:
             cycle = " -> ".join([*visiting[visiting.index(name) :], name])
-            raise TrendFlowError(
-                "config_invalid", f"component_graph line {nodes[name].line}: dependency cycle {cycle}."
-            )
+            raise fault(nodes[name].line, f"dependency cycle {cycle}.")
         visiting.append(name)
         for dep in nodes[name].deps:
             if dep in nodes:
@@ -344,19 +318,10 @@ def _topological(nodes: Mapping[str, ComponentNode]) -> dict[str, ComponentNode]
 
 def parse_graph(text: str, source: Path | None = None) -> ComponentGraph:
     """Parse and check a graph document. Raises `config_invalid` with the offending line."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise TrendFlowError("config_invalid", f"component_graph line {line}: not valid YAML.", line=line) from exc
-    if not isinstance(value, dict) or node is None:
-        raise TrendFlowError("config_invalid", "component_graph line 1: the file must hold a mapping.", line=1)
-    root = _Reader(value, _lines(node), "", 1)
+    root = read_document(text)
     if root.get("version", str) != GRAPH_VERSION:
         raise root.fail(f"'version' must be {GRAPH_VERSION!r}.", "version")
-    absent = root.get("absent", dict, {})
+    absent = root.child("absent", {}).strings()
     section = root.child("components")
     nodes = {name: _component(name, reader) for name, reader in section.children()}
     for name, component in nodes.items():
@@ -378,6 +343,6 @@ def load_graph(path: Path) -> ComponentGraph:
     """Read a graph file; see `parse_graph`."""
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as exc:
+    except (OSError, UnicodeDecodeError) as exc:
         raise TrendFlowError("config_invalid", f"The component graph {path.name!r} cannot be read.") from exc
     return parse_graph(text, path)

@@ -1,11 +1,11 @@
 """Generates the assets from the component graph.
 
-The components of one stage share one Dagster step (a subsettable multi-asset), because a step costs more than most
-cached components; `step_granularity=component` gives every component a step of its own.
+All assets of a run share one subsettable Dagster step. Which component runs, is skipped or ends the run depends on what
+became of its dependencies, which a graph of steps cannot express: Dagster skips everything below an asset that was not
+materialised. It is also several times cheaper than a step per component.
 """
 
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from typing import Any
 
 from dagster import (
@@ -22,19 +22,20 @@ from dagster import (
     multi_asset,
 )
 
+from trendflow import __version__
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import ComponentNode
 from trendflow.contracts.keys import code_version, data_version, model_signature
+from trendflow.contracts.manifest import find_row
 from trendflow.orchestration.checks import DESCRIPTIONS, VALID, run_checks
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.inputs import drop_scratch
 from trendflow.orchestration.metadata import result_metadata, run_metadata
 from trendflow.orchestration.partitions import video_runs
-from trendflow.orchestration.report_step import write_report
+from trendflow.orchestration.report_step import report_location, write_report
 from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.orchestration.runs import RunContext
-from trendflow.orchestration.work import Finished
-from trendflow.orchestration.wrapper import finalise, persist, run_component
+from trendflow.orchestration.wrapper import blocked_by, finalise, run_component, skip, store
 
 OWNERS = ["team:data-engineering"]
 IO_MANAGER_KEY = "artifacts"
@@ -42,7 +43,9 @@ ERROR_TAG = "trendflow/error_code"
 _KINDS = {"segmenter": {"python", "ffmpeg"}, "audio": {"python", "numpy"}, "visual": {"python", "onnx"}}
 MANIFEST, REPORT = "run_manifest", "run_report"
 
-StageResult = Iterator[MaterializeResult[Finished] | AssetCheckResult]
+STEP = "video_run"
+
+Results = Iterator[MaterializeResult[Any] | AssetCheckResult]
 
 
 def planned_code_version(deployment: Deployment, node: ComponentNode) -> str:
@@ -84,23 +87,56 @@ def check_specs(node: ComponentNode) -> list[AssetCheckSpec]:
     ]
 
 
-def build_step(deployment: Deployment, name: str, nodes: Sequence[ComponentNode]) -> AssetsDefinition:
-    """One Dagster step that runs `nodes` in topological order."""
+def closing_specs(deployment: Deployment) -> list[AssetSpec]:
+    """The last two assets of a run: its closed manifest and its report."""
+    return [
+        AssetSpec(
+            MANIFEST,
+            deps=list(deployment.graph.components),
+            description="The closed manifest of a run: every component with its status, digests and versions.",
+            group_name="run",
+            owners=OWNERS,
+            kinds={"json"},
+            code_version=__version__,
+            skippable=True,
+            partitions_def=video_runs,
+        ),
+        AssetSpec(
+            REPORT,
+            deps=[MANIFEST],
+            description="One self-contained HTML page that shows what was found in the video.",
+            group_name="run",
+            owners=OWNERS,
+            kinds={"html"},
+            code_version=__version__,
+            skippable=True,
+            partitions_def=video_runs,
+        ),
+    ]
+
+
+def build_assets(deployment: Deployment) -> AssetsDefinition:
+    """All assets of the graph. Raises `config_invalid` when graph and code disagree."""
+    nodes = list(deployment.registry.graph.components.values())
 
     @multi_asset(
-        name=name,
-        specs=[component_spec(deployment, node) for node in nodes],
+        name=STEP,
+        specs=[*(component_spec(deployment, node) for node in nodes), *closing_specs(deployment)],
         check_specs=[check for node in nodes for check in check_specs(node)],
         can_subset=True,
     )
-    def step(context: AssetExecutionContext, trendflow: TrendFlowResource) -> StageResult:
+    def video_run(context: AssetExecutionContext, trendflow: TrendFlowResource) -> Results:
         run = _open(context, trendflow)
         selected = {key.path[-1] for key in context.selected_asset_keys}
-        for node in nodes:
-            if node.name in selected and run.is_enabled(node.name) and not _already_failed(context, run):
-                yield from _materialize(context, run, node)
+        try:
+            for node in nodes:
+                if node.name in selected and run.is_enabled(node.name):
+                    yield from _component(context, run, node)
+            yield from _close(context, run, selected)
+        finally:
+            drop_scratch(run)
 
-    return step
+    return video_run
 
 
 def _open(context: AssetExecutionContext, trendflow: TrendFlowResource) -> RunContext:
@@ -110,30 +146,54 @@ def _open(context: AssetExecutionContext, trendflow: TrendFlowResource) -> RunCo
         raise _failure(context, error, "run") from error
 
 
-def _materialize(context: AssetExecutionContext, run: RunContext, node: ComponentNode) -> StageResult:
+def _component(context: AssetExecutionContext, run: RunContext, node: ComponentNode) -> Results:
+    because = blocked_by(run, node.name)
+    if because is not None:
+        skip(run, node.name, because)
+        if run.is_required(node.name):
+            finalise(run)
+            raise _failure(context, TrendFlowError("dependency_missing", f"It was skipped: {because}."), node.name)
+        return
     finished = run_component(run, node.name)
     if finished.origin == "error" and run.is_required(node.name):
         # Stored before it is raised: the store must explain the run even when Dagster's history is gone.
-        persist(run, finished)
+        row = store(run, finished)
+    else:
+        yield MaterializeResult(
+            asset_key=node.name,
+            value=finished,
+            data_version=DataVersion(data_version(finished.digests)),
+            metadata=result_metadata(run, finished),
+        )
+        row = find_row(run.manifest(), node.name) or {}
+    if row["status"] == "error" and run.is_required(node.name):
         finalise(run)
-        drop_scratch(run)
-        meta = finished.meta
-        raise _failure(context, TrendFlowError(meta["error_code"], meta["error"]), node.name)
-    yield MaterializeResult(
-        asset_key=node.name,
-        value=finished,
-        data_version=DataVersion(data_version(finished.digests)),
-        metadata=result_metadata(run, finished),
-    )
+        raise _failure(context, TrendFlowError(row["error_code"], row["error"]), node.name)
     for check in run_checks(run, node):
-        severity = AssetCheckSeverity.ERROR if check.blocking else AssetCheckSeverity.WARN
         yield AssetCheckResult(
             asset_key=node.name,
             check_name=check.name,
             passed=check.passed,
-            severity=severity,
+            severity=AssetCheckSeverity.ERROR if check.blocking else AssetCheckSeverity.WARN,
             metadata=dict(check.findings),
         )
+        if check.blocking and not check.passed:
+            # Blocking checks hold back other steps; inside this one nothing else would stop what comes next.
+            finalise(run, f"{node.name} is stored but not valid")
+            error = TrendFlowError("artifact_validation_failed", "What was stored is not valid; see its asset check.")
+            raise _failure(context, error, node.name)
+
+
+def _close(context: AssetExecutionContext, run: RunContext, selected: set[str]) -> Results:
+    if MANIFEST in selected:
+        manifest = finalise(run)
+        yield MaterializeResult(asset_key=MANIFEST, metadata=run_metadata(run, manifest))
+    if REPORT in selected:
+        try:
+            key, size = write_report(run)
+        except TrendFlowError as error:
+            raise _failure(context, error, REPORT) from error
+        yield MaterializeResult(asset_key=REPORT, metadata={"report": report_location(run, key), "bytes": size})
 
 
 def _failure(context: AssetExecutionContext, error: TrendFlowError, component: str) -> Failure:
@@ -145,72 +205,3 @@ def _failure(context: AssetExecutionContext, error: TrendFlowError, component: s
     }
     # Retries by error class already happened inside the wrapper; another by Dagster could not help.
     return Failure(description=f"{component}: {error}", metadata=metadata, allow_retries=False)
-
-
-def _already_failed(context: AssetExecutionContext, run: RunContext) -> bool:
-    """True when a required component failed in this attempt: then nothing new starts.
-
-    An error row of an earlier attempt does not count; this attempt may well repair it.
-    """
-    failed = [row for row in run.manifest()["components"] if row["status"] == "error" and run.is_required(row["name"])]
-    if not failed:
-        return False
-    record = context.instance.get_run_record_by_id(context.run.run_id)
-    if record is None or record.start_time is None:
-        return False
-    began = datetime.fromtimestamp(record.start_time, UTC)
-    return any(datetime.fromisoformat(row["started_at"]) >= began for row in failed)
-
-
-def build_closing_assets(deployment: Deployment) -> AssetsDefinition:
-    """The last two assets of a run: its closed manifest and its report."""
-    names = list(deployment.graph.components)
-    specs = [
-        AssetSpec(
-            MANIFEST,
-            deps=names,
-            description="The closed manifest of a run: every component with its status, digests and versions.",
-            group_name="run",
-            owners=OWNERS,
-            kinds={"json"},
-            skippable=True,
-            partitions_def=video_runs,
-        ),
-        AssetSpec(
-            REPORT,
-            deps=[MANIFEST],
-            description="One self-contained HTML page that shows what was found in the video.",
-            group_name="run",
-            owners=OWNERS,
-            kinds={"html"},
-            skippable=True,
-            partitions_def=video_runs,
-        ),
-    ]
-
-    @multi_asset(name="close_run", specs=specs, can_subset=True)
-    def close_run(context: AssetExecutionContext, trendflow: TrendFlowResource) -> Iterator[MaterializeResult[Any]]:
-        run = _open(context, trendflow)
-        selected = {key.path[-1] for key in context.selected_asset_keys}
-        if MANIFEST in selected:
-            manifest = finalise(run)
-            yield MaterializeResult(asset_key=MANIFEST, metadata=run_metadata(run, manifest))
-        if REPORT in selected:
-            try:
-                key, size = write_report(run)
-            except TrendFlowError as error:
-                raise _failure(context, error, REPORT) from error
-            yield MaterializeResult(asset_key=REPORT, metadata={"report": key, "bytes": size})
-        drop_scratch(run)
-
-    return close_run
-
-
-def build_assets(deployment: Deployment) -> list[AssetsDefinition]:
-    """All assets of the graph. Raises `config_invalid` when graph and code disagree."""
-    per_component = deployment.settings.step_granularity == "component"
-    steps: dict[str, list[ComponentNode]] = {}
-    for node in deployment.graph.components.values():
-        steps.setdefault(node.name if per_component else node.stage, []).append(node)
-    built = [build_step(deployment, f"run_{name}", nodes) for name, nodes in steps.items()]
-    return [*built, build_closing_assets(deployment)]

@@ -92,18 +92,20 @@ def stem_of(artifact: Mapping[str, Any]) -> str:
 def upstream_digests(run: RunContext, component: str, manifest: Mapping[str, Any]) -> UpstreamDigests:
     """Content digests of the enabled dependencies, from their manifest rows.
 
-    A failed soft dependency counts as the word `error`. Raises `dependency_missing` when one has no row, or when a
-    hard one failed.
+    A failed or skipped soft dependency counts as the word `error`. Raises `dependency_missing` when one has no row, or
+    when a hard one failed.
     """
     node = run.deployment.graph.components[component]
+    skipped = {entry["name"] for entry in manifest["run"]["skipped"]}
     found: dict[str, Mapping[str, str] | Literal["error"]] = {}
     for name in run.deployment.graph.active_deps(run.profile_name, component):
         row = find_row(manifest, name)
-        if row is None or (row["status"] == "error" and name in node.hard):
+        failed = row is None or row["status"] == "error"
+        if failed and not (name in node.soft and (row is not None or name in skipped)):
             raise TrendFlowError(
                 "dependency_missing", f"{component} needs {name}, which has no usable result.", kind="artifact"
             )
-        found[name] = "error" if row["status"] == "error" else content_digests(row)
+        found[name] = "error" if row is None or failed else content_digests(row)
     return found
 
 
@@ -125,20 +127,28 @@ def key_parts(run: RunContext, component: str, source_sha256: str, upstream: Ups
     )
 
 
-def find_candidate(run: RunContext, component: str, key: str) -> Candidate | None:
-    """An accepted earlier result for `key`, or None. Any doubt about a candidate rejects it, with a log line."""
-    if run.force_recompute:
-        return None
+def find_candidate(run: RunContext, component: str, key: str, *, even_if_forced: bool = False) -> Candidate | None:
+    """An accepted earlier result for `key`, or None. Any doubt about a candidate rejects it, with a log line.
+
+    A run submitted with force_recompute takes results of other runs only with `even_if_forced` (to compare with, not to
+    reuse); what it computed itself before it was interrupted stays good.
+    """
     deployment = run.deployment
     own = deployment.results.read_manifest(run.run_path)
-    paths = [run.run_path] if own and _row_with_key(own, component, key) else []
-    indexed = indexed_entry(run, key)
+    row = _row_with_key(own, component, key) if own else None
+    forced = run.force_recompute and not even_if_forced
+    paths = [run.run_path] if row is not None and not (forced and row["cache_hit"]) else []
+    indexed = None if forced else indexed_entry(run, key)
     if indexed is not None:
         paths.append(str(indexed["run_path"]))
     for path in dict.fromkeys(paths):
         candidate = _accept(run, component, key, path)
         if candidate is not None:
             return candidate
+        if indexed is not None and path == indexed["run_path"]:
+            run.refuted[key] = indexed
+    if forced:
+        return None
     # The index is an accelerator: what it lost or never knew is still in the manifests.
     for manifest in deployment.results.manifests(run.identity.platform_id, run.identity.video_id):
         block = manifest["run"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import ComponentNode
 from trendflow.contracts.identity import IDENTITY_KEYS
 from trendflow.contracts.manifest import find_row
@@ -46,7 +47,15 @@ def run_checks(run: RunContext, node: ComponentNode) -> Iterator[CheckResult]:
     problems: dict[str, list[str]] = {"schema": [], "identity": [], "indices": [], "status": []}
     for entry in row["artifacts"]:
         stem = stem_of(entry)
-        stored = run.deployment.results.read_artifact(run.run_path, node.name, stem, expected_sha256=entry["sha256"])
+        try:
+            stored = run.deployment.results.read_artifact(
+                run.run_path, node.name, stem, expected_sha256=entry["sha256"]
+            )
+        except TrendFlowError as error:
+            if error.error_class == "transient":
+                raise
+            problems["schema"].append(f"{stem}: {error.message}")
+            continue
         problems["schema"] += validate_artifact(run.deployment.schemas, stored.arrays, stored.meta)
         problems["identity"] += _identity_problems(run, manifest, stored.meta)
         problems["indices"] += _index_problems(stored.arrays)
@@ -62,7 +71,7 @@ def _identity_problems(run: RunContext, manifest: Mapping[str, Any], meta: Mappi
     expected = run.identity.as_dict()
     problems = []
     for key in IDENTITY_KEYS:
-        if not meta[key] == manifest["run"][key] == expected[key]:
+        if not meta.get(key) == manifest["run"][key] == expected[key]:
             problems.append(f"{key} differs between artifact, manifest and request.")
     return problems
 
@@ -85,9 +94,9 @@ def _index_problems(arrays: Mapping[str, np.ndarray]) -> list[str]:
 def _status_problems(row: Mapping[str, Any], stem: str, meta: Mapping[str, Any]) -> list[str]:
     entry = next(item for item in row["artifacts"] if stem_of(item) == stem)
     problems = []
-    if entry["content_digest"] != meta["content_digest"]:
+    if entry["content_digest"] != meta.get("content_digest"):
         problems.append(f"{stem}: the content digest differs between manifest and artifact.")
     for key in ("status", "empty_reason", "error_code"):
-        if stem == row["name"] and row[key] != meta[key]:
+        if stem == row["name"] and row[key] != meta.get(key):
             problems.append(f"{key} differs between manifest and artifact.")
     return problems

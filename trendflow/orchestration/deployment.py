@@ -29,7 +29,7 @@ class Deployment:
 
     @cached_property
     def registry(self) -> Registry:
-        return load_registry(self.graph)
+        return load_registry(self.graph, self.schemas, self.catalogue)
 
     @cached_property
     def schemas(self) -> SchemaRegistry:

@@ -50,6 +50,10 @@ def explain(run: RunContext, component: str) -> Explanation:
         verdict = f"It failed with {row['error_code']}; an error is never reused."
         return Explanation(component, "error", verdict, None, [PartComparison(k, v, None) for k, v in here.items()])
     other = _other_run(run, component, row)
+    if other is None and row["cache_hit"]:
+        source = row["reused_from"]["run_id"]
+        verdict = f"It was reused from run {source}, which has been deleted since."
+        return Explanation(component, "reused", verdict, None, [PartComparison(k, v, None) for k, v in here.items()])
     if other is None:
         verdict = "It was computed: no earlier run of this video holds a result of this component."
         return Explanation(component, "computed", verdict, None, [PartComparison(k, v, None) for k, v in here.items()])
@@ -90,7 +94,8 @@ def _other_run(run: RunContext, component: str, row: Mapping[str, Any]) -> dict[
 def _parts(run: RunContext, component: str, manifest: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, str]:
     """The key parts as they stood when `row` was written, read back from its manifest."""
     upstream: dict[str, Any] = {}
-    for name in run.deployment.graph.active_deps(run.profile_name, component):
+    # Every declared dependency that has a row was enabled; a run of another profile may have had fewer.
+    for name in run.deployment.graph.components[component].deps:
         found = find_row(manifest, name)
         if found is not None:
             upstream[name] = "error" if found["status"] == "error" else content_digests(found)

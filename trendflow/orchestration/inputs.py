@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -31,7 +33,8 @@ from trendflow.orchestration.runs import RunContext
 
 
 def scratch_dir(run: RunContext) -> Path:
-    return run.deployment.settings.scratch_dir / run.run_path
+    """This process's own folder for the run: two attempts at one run must never meet in one."""
+    return run.deployment.settings.scratch_dir / run.run_path / str(os.getpid())
 
 
 def open_frames(run: RunContext, manifest: Mapping[str, Any]) -> FramesDir:
@@ -57,8 +60,12 @@ def open_frames(run: RunContext, manifest: Mapping[str, Any]) -> FramesDir:
 
 
 def drop_scratch(run: RunContext) -> None:
-    """Remove the run's scratch folder; everything in it also stands in the store."""
-    shutil.rmtree(scratch_dir(run), ignore_errors=True)
+    """Remove this process's scratch folder; everything in it also stands in the store."""
+    folder = scratch_dir(run)
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in (folder.parent, folder.parent.parent):
+        with contextlib.suppress(OSError):  # another attempt is still at work there
+            parent.rmdir()
 
 
 def read_upstream(run: RunContext, component: str, manifest: Mapping[str, Any]) -> dict[str, Upstream]:

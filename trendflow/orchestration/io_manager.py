@@ -9,7 +9,7 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.manifest import find_row
 from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.orchestration.work import Finished
-from trendflow.orchestration.wrapper import persist
+from trendflow.orchestration.wrapper import store
 
 
 class ArtifactIOManager(ConfigurableIOManager):
@@ -21,7 +21,7 @@ class ArtifactIOManager(ConfigurableIOManager):
     trendflow: ResourceDependency[TrendFlowResource]
 
     def handle_output(self, context: OutputContext, obj: Finished) -> None:
-        row = persist(self.trendflow.run(context.partition_key), obj)
+        row = store(self.trendflow.run(context.partition_key), obj)
         main = row["artifacts"][0]
         context.add_output_metadata(
             {

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
-from dagster import DagsterInstance, JobDefinition
+from dagster import DagsterEvent, DagsterInstance, JobDefinition
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from trendflow.orchestration.partitions import add_partitions
+
+Outcome = Literal["success", "error", "cancelled"]
 
 
 def register(keys: Iterable[str]) -> None:
@@ -34,8 +36,8 @@ def _relax_sqlite() -> None:
             connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def process_here(job: JobDefinition, partition_key: str) -> bool:
-    """Run the job for one partition inside this process, recorded in the Dagster instance. True on success."""
+def process_here(job: JobDefinition, partition_key: str) -> Outcome:
+    """Run the job for one partition inside this process, recorded in the Dagster instance."""
     _relax_sqlite()
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     with DagsterInstance.get() as instance:
@@ -43,4 +45,13 @@ def process_here(job: JobDefinition, partition_key: str) -> bool:
         result = job.execute_in_process(
             partition_key=partition_key, instance=instance, raise_on_error=False, run_config=quiet
         )
-    return result.success
+    if result.success:
+        return "success"
+    return "cancelled" if any(_is_interrupt(found) for found in result.all_events) else "error"
+
+
+def _is_interrupt(found: DagsterEvent) -> bool:
+    """Dagster takes the interrupt of Ctrl-C, ends the run in its own order and reports it as a failure."""
+    if not found.is_job_failure or found.job_failure_data.error is None:
+        return False
+    return found.job_failure_data.error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,9 @@ from trendflow.contracts.manifest import content_digests
 from trendflow.orchestration.inputs import open_frames
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.work import Finished
+from trendflow.orchestration.wrapper import log_failure
 from trendflow.presentation.previews import Preview, preview_for, summary_rows
+from trendflow.storage.object_store import ObjectNotFound
 
 RowValue = str | int | float | bool | None
 
@@ -42,14 +45,18 @@ def result_metadata(run: RunContext, finished: Finished) -> dict[str, Any]:
         found["reused_from"] = meta["reused_from"]["run_id"]
     if meta["warnings"]:
         found["warnings"] = ", ".join(meta["warnings"])
-    if finished.origin != "computed":
-        return found
-    rows = [{"feature": name, "value": value, "unit": unit} for name, value, unit in summary_rows(finished.arrays)]
+    schema = run.deployment.schemas.get(str(meta["schema_version"]))
+    units = {name: feature.unit or "" for name, feature in schema.features.items()}
+    rows = [
+        {"feature": name, "value": value, "unit": unit} for name, value, unit in summary_rows(finished.arrays, units)
+    ]
     if rows:
         found["features"] = _table(["feature", "value", "unit"], rows)
-    for preview in _previews(run, finished):
-        data = base64.b64encode(preview.data).decode()
-        found[preview.name] = MetadataValue.md(f"![{preview.name}](data:{preview.mime};base64,{data})")
+    try:
+        found |= {name: MetadataValue.md(text) for name, text in pictures(run, finished).items()}
+    except Exception as exc:  # a picture that cannot be drawn must not cost the result it shows
+        log_failure(f"the previews of {finished.component}", exc)
+        found["preview_error"] = type(exc).__name__
     return found
 
 
@@ -57,7 +64,36 @@ def result_metadata(run: RunContext, finished: Finished) -> dict[str, Any]:
 _SHOWS_FRAMES = frozenset({"segmenter", "core_object_detections", "core_face_landmarks"})
 
 
+def pictures(run: RunContext, finished: Finished) -> dict[str, str]:
+    """Small pictures of a result as Markdown, by name.
+
+    Drawn once, when the result is computed, and kept in the run's render cache; a reused result brings them along.
+    """
+    store, meta = run.deployment.store, finished.meta
+    key = f"render_cache/{run.run_path}/previews/{finished.component}.json"
+    if finished.origin == "computed":
+        drawn = {preview.name: _markdown(preview) for preview in _previews(run, finished)}
+        store.put(key, json.dumps(drawn).encode())
+        return drawn
+    origin = run.run_path
+    if meta["reused_from"] and finished.origin == "cache":
+        origin = f"{run.identity.platform_id}/{run.identity.video_id}/{meta['reused_from']['run_id']}"
+    try:
+        stored = store.get(f"render_cache/{origin}/previews/{finished.component}.json")
+    except ObjectNotFound:
+        return {}
+    if origin != run.run_path:
+        store.put(key, stored)
+    return dict(json.loads(stored))
+
+
+def _markdown(preview: Preview) -> str:
+    return f"![{preview.name}](data:{preview.mime};base64,{base64.b64encode(preview.data).decode()})"
+
+
 def _previews(run: RunContext, finished: Finished) -> list[Preview]:
+    if finished.status == "error":
+        return []
     frames = open_frames(run, run.manifest()) if finished.component in _SHOWS_FRAMES else None
     found: list[Preview] = []
     for stem, (arrays, meta) in finished.artifacts.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trendflow.media import frames_store
 from trendflow.orchestration.inputs import open_frames
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.wrapper import run_status
@@ -18,8 +19,15 @@ def write_report(run: RunContext) -> tuple[str, int]:
     results, manifest = run.deployment.results, run.manifest()
     view = load_run_view(results, run.run_path, registry=run.deployment.schemas, status=run_status(run, manifest))
     # Frames expire and reused runs never had any; thumbnails that were drawn once stay in the render cache.
-    frames = (lambda: open_frames(run, manifest)) if manifest["run"]["frames_dir"] else None
+    stored = manifest["run"]["frames_dir"] is not None and frames_store.is_complete(run.deployment.store, run.run_path)
+    frames = (lambda: open_frames(run, manifest)) if stored else None
     html = render_report(with_thumbnails(view, run.deployment.store, frames)).encode("utf-8")
     key = report_key(run.run_path)
     run.deployment.store.put(key, html)
     return key, len(html)
+
+
+def report_location(run: RunContext, key: str) -> str:
+    """Where a person finds the report: a file on a local store, else its key."""
+    path = run.deployment.store.local_path(key)
+    return key if path is None else str(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -37,13 +37,15 @@ def request_key(run_path: str) -> str:
     return f"state/{run_path}/run_request.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunContext:
     """One run inside one process: identity, request, profile and the models it is bound to."""
 
     deployment: Deployment
     identity: RunIdentity
     request: Mapping[str, Any]
+    refuted: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Index entries, by key, that were looked at and cannot be used."""
 
     @property
     def run_path(self) -> str:
@@ -74,11 +76,7 @@ class RunContext:
     @cached_property
     def resolved(self) -> dict[str, ResolvedModel]:
         """Role → model, verified on disk. The same mapping serves the whole run."""
-        roles = {role for node in self.enabled for role in (*node.required_roles, *node.optional_roles)}
-        wanted = roles & set(self.profile.models)
-        return resolve_models(
-            self.deployment.catalogue, self.profile.models, sorted(wanted), self.deployment.settings.models_dir
-        )
+        return resolve_profile(self.deployment, self.profile_name)
 
     def roles_of(self, component: str) -> list[str]:
         """Roles of a component that this profile maps, required ones first."""
@@ -97,6 +95,14 @@ class RunContext:
         if found is None:
             raise TrendFlowError("dependency_missing", "The run has no manifest any more.", kind="manifest")
         return found
+
+
+def resolve_profile(deployment: Deployment, profile: str) -> dict[str, ResolvedModel]:
+    """The models a profile needs, with digests and devices checked. Raises what `resolve_models` raises."""
+    nodes = deployment.graph.enabled(profile)
+    models = deployment.graph.profile(profile).models
+    roles = {role for node in nodes for role in (*node.required_roles, *node.optional_roles)}
+    return resolve_models(deployment.catalogue, models, sorted(roles & set(models)), deployment.settings.models_dir)
 
 
 def make_identity(deployment: Deployment, platform_id: str, video_id: str, run_id: str, profile: str) -> RunIdentity:
@@ -127,7 +133,7 @@ def submit_run(
     """
     identity = make_identity(deployment, platform_id, video_id, run_id, profile)
     created_at = utc_now()
-    request = {
+    request: dict[str, Any] = {
         "schema_version": REQUEST_SCHEMA,
         **identity.as_dict(),
         "profile": profile,
@@ -138,12 +144,38 @@ def submit_run(
     problems = validate_document(deployment.schemas, REQUEST_SCHEMA, request)
     if problems:
         raise TrendFlowError("input_constraint_violated", f"The run request is not valid: {problems[0]}.")
-    # The request first: a manifest without a request could never be executed, the reverse is only litter.
+    # The request first: a manifest without a request could never be executed.
     key = request_key(identity.run_path)
     if not deployment.store.put_if_absent(key, canonical_json(request)):
-        raise TrendFlowError("input_constraint_violated", f"The run {identity.partition_key} exists already.")
-    deployment.results.create_manifest(new_manifest(identity, created_at, profile, {"type": source_type}))
+        stored = json.loads(deployment.store.get(key))
+        unfinished = deployment.results.read_manifest(identity.run_path) is None
+        if not unfinished or {**stored, "created_at": created_at} != request:
+            raise TrendFlowError(
+                "input_constraint_violated",
+                f"The run {identity.partition_key} exists already; `trendflow resume` continues it.",
+            )
+        request = stored  # an earlier submission of the same run died before its manifest
+    deployment.results.create_manifest(new_manifest(identity, request["created_at"], profile, {"type": source_type}))
     return RunContext(deployment, identity, request)
+
+
+def run_path_of(partition_key: str) -> str:
+    """Folder of a run in every part of the store. Raises `input_constraint_violated` for a malformed key."""
+    video_id, run_id = split_partition_key(partition_key)
+    return f"{platform_of(video_id)}/{video_id}/{run_id}"
+
+
+def view_run(deployment: Deployment, partition_key: str) -> RunContext:
+    """A stored run to look at, whatever became of its request or profile since. Raises `dependency_missing`."""
+    manifest = deployment.results.read_manifest(run_path_of(partition_key))
+    if manifest is None:
+        raise TrendFlowError("dependency_missing", f"The store holds no run {partition_key}.", kind="manifest")
+    block = manifest["run"]
+    try:
+        request = json.loads(deployment.store.get(request_key(run_path_of(partition_key))))
+    except ObjectNotFound:  # requests are kept for days, artifacts for weeks
+        request = {"profile": block["profile"], "force_recompute": False}
+    return RunContext(deployment, RunIdentity.from_mapping(block), request)
 
 
 def open_run(deployment: Deployment, partition_key: str) -> RunContext:
@@ -153,9 +185,8 @@ def open_run(deployment: Deployment, partition_key: str) -> RunContext:
     the submission: results of one run must come from one configuration.
     """
     video_id, run_id = split_partition_key(partition_key)
-    run_path = f"{platform_of(video_id)}/{video_id}/{run_id}"
     try:
-        request = json.loads(deployment.store.get(request_key(run_path)))
+        request = json.loads(deployment.store.get(request_key(run_path_of(partition_key))))
     except ObjectNotFound as exc:
         raise TrendFlowError(
             "dependency_missing", f"The run {partition_key} was never submitted to this store.", kind="run_request"

@@ -41,22 +41,36 @@ def run_segmenter(run: RunContext, stamper: Stamper) -> Finished:
     candidate = cache.find_candidate(run, NAME, parts.key)
     if candidate is not None:
         if not _frames_needed(run, source.sha256, candidate):
-            # A resumed run may have frames of its own; they stay what they are.
-            if candidate.run_path != run.run_path:
-                _record_frames(run, None)
+            _take_over(run, candidate)
             return stamper.reuse(candidate)
         if _bring_frames(run, candidate):
+            _take_over(run, candidate)
             return stamper.reuse(candidate)
         log.info("the frames of the reusable segmentation are gone; decoding again")
+    reference = candidate or cache.find_candidate(run, NAME, parts.key, even_if_forced=True)
     finished = _decode(run, stamper, source, parts)
-    if candidate is not None and candidate.digests != finished.digests:
+    if reference is not None and reference.digests != finished.digests:
         raise TrendFlowError(
             "artifact_validation_failed",
             "Decoding the same source again gave other frames or audio; the Segmenter is not deterministic.",
-            earlier=dict(candidate.digests),
+            earlier=dict(reference.digests),
             now=finished.digests,
         )
     return finished
+
+
+def _take_over(run: RunContext, candidate: cache.Candidate) -> None:
+    """Carry what only the earlier run's manifest says of the source into this run's."""
+    earlier = run.deployment.results.read_manifest(candidate.run_path)
+    if earlier is None or candidate.run_path == run.run_path:
+        return
+    duration, steps = earlier["run"]["source"]["duration_sec"], earlier["run"]["preprocessing"]
+
+    def record(manifest: dict[str, Any]) -> dict[str, Any]:
+        source = {**manifest["run"]["source"], "duration_sec": duration}
+        return update_run(manifest, source=source, preprocessing=steps)
+
+    run.deployment.results.update_manifest(run.run_path, record)
 
 
 def media_limits(run: RunContext) -> MediaLimits:
@@ -82,11 +96,18 @@ def _ingest(run: RunContext) -> LocalSource:
         error.detail["retried"] = True  # a download has its own, longer waits; the wrapper must not multiply them
         raise
 
+    known = run.manifest()["run"]["source"]["sha256"]
+    if known is not None and known != source.sha256:
+        raise TrendFlowError(
+            "input_constraint_violated", "The source changed since this run began; submit it as a new run."
+        )
+
     def record(manifest: dict[str, Any]) -> dict[str, Any]:
         block = dict(manifest["run"]["source"])
         block.update(type=run.request["video_source"]["type"], sha256=source.sha256, bytes=source.bytes)
         resolved = {role: model.as_row() for role, model in run.resolved.items()}
-        return update_run(manifest, source=block, resolved_models=resolved)
+        # A new attempt begins: what the last one said about the end of the run no longer holds.
+        return update_run(manifest, source=block, resolved_models=resolved, finished_at=None, skipped=[])
 
     run.deployment.results.update_manifest(run.run_path, record)
     return source
@@ -175,7 +196,7 @@ def segment_request(run: RunContext, source: LocalSource, frames_dir: Path) -> S
         analysis_width=params["analysis_width"],
         analysis_fps=params["analysis_fps"],
         audio_sample_rate=params["audio_sample_rate"],
-        dense_thumbnails=params["dense_thumbnails"] or "shot_boundary" in run.profile.models,
+        dense_thumbnails=run.deployment.registry.dense_thumbnails(run.profile_name),
         warnings=source.warnings,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,6 @@ from trendflow.contracts.canonical import content_digest, utc_now
 from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.contracts.keys import model_signature
 from trendflow.contracts.manifest import (
-    add_run_warnings,
     component_row_from_meta,
     find_row,
     skip_component,
@@ -45,7 +45,7 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
     """Reuse or compute one component of a run.
 
     Never raises for a failing component: the failure comes back as a `Finished` with origin `error`, so that it is
-    stored like every result. Only `storage_unavailable` while reading the store's own records is raised.
+    stored like every result.
     """
     emit(ProgressEvent(component, "running"))
     started = time.monotonic()
@@ -61,7 +61,7 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
         except Exception as exc:  # every failure of a component must end as a typed, stored error
             error = as_typed(exc)
             if error.error_code == "internal_error":
-                log.exception("component %s failed", component)
+                log_failure(component, exc)
             if retries < error.rule.max_retries and not error.detail.get("retried"):
                 wait = RETRY_WAITS[min(retries, len(RETRY_WAITS) - 1)] * random.uniform(1.0, 1.25)
                 retries += 1
@@ -73,6 +73,12 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
     outcome = finished.status if finished.origin == "computed" else finished.origin
     emit(ProgressEvent(component, "done", outcome=outcome))
     return finished
+
+
+def log_failure(component: str, exc: BaseException) -> None:
+    """Log where an unexpected exception came from, without its message: that may quote what a video says or shows."""
+    places = "".join(traceback.format_tb(exc.__traceback__))
+    log.error("component %s failed with %s\n%s", component, type(exc).__name__, places)
 
 
 def _attempt(run: RunContext, component: str, stamper: Stamper) -> Finished:
@@ -139,8 +145,10 @@ class Stamper:
         node = self.run.deployment.graph.components[self.component]
         schemas = {self.component: node.schema_version, **node.extra_artifacts}
         members = {self.component: artifact, **artifact.extra}
-        if set(members) - set(schemas):
-            raise TrendFlowError("artifact_validation_failed", f"{self.component} returned undeclared artifacts.")
+        if set(members) != set(schemas):
+            raise TrendFlowError(
+                "artifact_validation_failed", f"{self.component} did not return its declared artifacts."
+            )
         created_at = utc_now()
         stamped = {}
         for stem, member in members.items():
@@ -163,7 +171,11 @@ class Stamper:
             run, schema_version, arrays, artifact.meta.get("absent_features", {})
         ):
             artifact = replace(artifact, warnings=tuple(dict.fromkeys((*artifact.warnings, "low_valid_ratio"))))
-        optional = {"batching": batching} if batching is not None and artifact.models_used else {}
+        optional: dict[str, Any] = {}
+        if batching is not None and artifact.models_used:
+            optional["batching"] = batching
+        if total_frames is not None and "frame_indices" in arrays:
+            optional["total_frames"] = total_frames  # the bound that later checks hold the indices against
         meta = build_meta(
             run.identity,
             artifact,
@@ -234,6 +246,21 @@ def _mostly_nan(
     return False
 
 
+def store(run: RunContext, finished: Finished) -> dict[str, Any]:
+    """Persist a result; when that fails, persist the failure. Returns the row that stands.
+
+    Raises only when the store takes neither.
+    """
+    try:
+        return persist(run, finished)
+    except Exception as exc:
+        if finished.origin == "error":
+            raise
+        log_failure(finished.component, exc)
+        stamper = Stamper(run, finished.component, time.monotonic(), finished.started_at, finished.retry_count)
+        return persist(run, stamper.failed(as_typed(exc)))
+
+
 def persist(run: RunContext, finished: Finished) -> dict[str, Any]:
     """Store artifacts, then the manifest row, then the index entry. Returns the row.
 
@@ -266,38 +293,57 @@ def persist(run: RunContext, finished: Finished) -> dict[str, Any]:
 
 def _index(run: RunContext, row: dict[str, Any], finished: Finished) -> None:
     index, key = run.deployment.index, row["idempotency_key"]
-    # Work that had to be done although the index knew a result proves that this result cannot be used.
-    refuted = cache.indexed_entry(run, key) if finished.origin == "computed" else None
+    refuted = run.refuted.pop(key, None)
     entry = {"run_path": run.run_path, "component": finished.component, "created_at": finished.finished_at}
     index.record(key, entry, refuted=refuted)
 
 
-def finalise(run: RunContext) -> dict[str, Any]:
+def blocked_by(run: RunContext, component: str) -> str | None:
+    """Why `component` cannot run: a hard dependency failed or was skipped. None when nothing stands in its way."""
+    manifest = run.manifest()
+    skipped = {entry["name"]: entry["because"] for entry in manifest["run"]["skipped"]}
+    for name in run.deployment.graph.components[component].hard:
+        row = find_row(manifest, name)
+        if row is not None and row["status"] == "error":
+            return f"{name} failed with {row['error_code']}"
+        if row is None and name in skipped:
+            return str(skipped[name])
+    return None
+
+
+def skip(run: RunContext, component: str, because: str) -> None:
+    """Record that a component does not run. It gets no row and no artifact."""
+    run.deployment.results.update_manifest(run.run_path, lambda manifest: skip_component(manifest, component, because))
+    emit(ProgressEvent(component, "done", outcome="skipped"))
+
+
+def finalise(run: RunContext, because: str | None = None) -> dict[str, Any]:
     """Write what only the end of a run knows: skipped components, warnings and the finishing time."""
 
     def close(manifest: dict[str, Any]) -> dict[str, Any]:
         rows = {row["name"]: row for row in manifest["components"]}
+        skipped = {entry["name"] for entry in manifest["run"]["skipped"]}
         failed = sorted((row for row in rows.values() if row["status"] == "error"), key=lambda row: row["finished_at"])
         cause = next((row for row in failed if run.is_required(row["name"])), None)
-        because = f"{cause['name']} failed with {cause['error_code']}" if cause else "not executed"
+        reason = because or (f"{cause['name']} failed with {cause['error_code']}" if cause else "not executed")
         for node in run.enabled:
-            if node.name not in rows:
-                manifest = skip_component(manifest, node.name, because)
+            if node.name not in rows and node.name not in skipped:
+                manifest = skip_component(manifest, node.name, reason)
         warnings = {code for row in rows.values() for code in row["warnings"]}
         if any(not run.is_required(row["name"]) for row in failed):
             warnings.add("partial_failure")
         retries = sum(row["retry_count"] for row in rows.values())
-        return update_run(add_run_warnings(manifest, warnings), finished_at=utc_now(), retry_count=retries)
+        return update_run(manifest, warnings=sorted(warnings), finished_at=utc_now(), retry_count=retries)
 
     return run.deployment.results.update_manifest(run.run_path, close)
 
 
-def run_status(run: RunContext, manifest: dict[str, Any]) -> str:
-    """`success`, `error` or `running`, derived from the rows of the manifest."""
+def run_status(run: RunContext, manifest: Mapping[str, Any]) -> str:
+    """`pending`, `running`, `success` or `error`, derived from the rows of the manifest."""
     rows = {row["name"]: row["status"] for row in manifest["components"]}
     required = [node.name for node in run.enabled if run.is_required(node.name)]
     if any(rows.get(name) == "error" for name in required):
         return "error"
-    if all(name in rows for name in required):
-        return "success"
-    return "error" if manifest["run"]["finished_at"] else "running"
+    if not manifest["run"]["finished_at"]:
+        return "running" if rows else "pending"
+    return "success" if all(name in rows for name in required) else "error"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import shutil
 import stat
@@ -31,6 +32,8 @@ from trendflow.storage.backend import ObjectInfo, ObjectNotFound, Payload, chunk
 _TEMP_PREFIX = ".tmp-"
 _LOCK_NAME = ".lock"
 _COPY_CHUNK = 8 << 20
+# Bounds the race with deletions; a file system that answers ENOENT for ever (/proc does) must not hang the caller.
+_MAX_ATTEMPTS = 1000
 _CONFIGURATION_ERRORS = frozenset(
     {errno.EACCES, errno.EEXIST, errno.EPERM, errno.EROFS, errno.ENOTSUP, errno.ENOTDIR, errno.EISDIR}
 )
@@ -49,8 +52,14 @@ def _typed_errors(key: str, missing: tuple[type[OSError], ...] = (FileNotFoundEr
     except OSError as exc:
         # The message names the key, never the host path that the OSError carries.
         code = "config_invalid" if exc.errno in _CONFIGURATION_ERRORS else "storage_unavailable"
-        reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
-        raise TrendFlowError(code, f"The local store failed on {key!r}: {reason}.", key=key, errno=exc.errno) from exc
+        where = repr(key) if key else "its own folder"
+        raise TrendFlowError(
+            code, f"The local store failed on {where}: {_reason(exc)}.", key=key, errno=exc.errno
+        ) from exc
+
+
+def _reason(exc: OSError) -> str:
+    return os.strerror(exc.errno) if exc.errno else type(exc).__name__
 
 
 class LocalBackend:
@@ -58,8 +67,16 @@ class LocalBackend:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        with _typed_errors(""):
+        try:
             _make_folder(root)
+        except OSError as exc:
+            full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise TrendFlowError(
+                "storage_unavailable" if full else "config_invalid",
+                "The folder of the local store, which TRENDFLOW_HOME or TRENDFLOW_STORE_URL names, cannot be created: "
+                f"{_reason(exc)}.",
+                errno=exc.errno,
+            ) from exc
 
     def get(self, key: str) -> bytes:
         with _typed_errors(key, _MISSING):
@@ -189,7 +206,9 @@ class LocalBackend:
 
         A concurrent `delete_prefix` may remove the folder in between; then the write starts again.
         """
+        attempt = 0
         while True:
+            attempt += 1
             _make_folder(path.parent)
             temporary = _temporary(path.parent)
             try:
@@ -199,7 +218,7 @@ class LocalBackend:
                     _sync_folder(path.parent)
                 return published
             except FileNotFoundError:
-                if temporary.exists():
+                if temporary.exists() or attempt == _MAX_ATTEMPTS:
                     raise
             finally:
                 temporary.unlink(missing_ok=True)
@@ -273,14 +292,29 @@ def _write_durably(path: Path, write: Callable[[int], None]) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, durably: a file in a folder that a crash forgets is lost."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
+    """Create a folder and its missing parents, durably: a file in a folder that a crash forgets is lost.
+
+    A concurrent `delete_prefix` may remove any of them at any moment; then the creation starts again.
+    """
+    for attempt in itertools.count(1):
+        missing = list(itertools.takewhile(lambda path: not path.is_dir(), (folder, *folder.parents)))
+        try:
+            for path in reversed(missing):
+                _make_one_folder(path)
+            return
+        except FileNotFoundError:
+            if attempt == _MAX_ATTEMPTS:
+                raise
+
+
+def _make_one_folder(folder: Path) -> None:
+    """Create a folder whose parent exists. Raises FileNotFoundError when either was removed meanwhile."""
     try:
         os.mkdir(folder)
     except FileExistsError:
-        if not folder.is_dir():
+        # One look decides: asked twice, a folder may be gone at the first question and back at the second.
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) and not (stat.S_ISLNK(found.st_mode) and folder.is_dir()):
             raise
     _sync_folder(folder.parent)
 

@@ -16,6 +16,7 @@ from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
 from trendflow.orchestration.work import Finished
 from trendflow.orchestration.wrapper import persist, run_component
 
+REPO = Path(__file__).resolve().parents[2]
 FPS, SECONDS, RATE = 10, 6, 22050
 CUT_FRAME = 30
 
@@ -97,3 +98,14 @@ def execute() -> Callable[..., dict[str, Finished]]:
         return results
 
     return run_all
+
+
+@pytest.fixture
+def dagster_home(tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_bytes((REPO / "dagster.yaml").read_bytes())
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("TRENDFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TRENDFLOW_MODELS", str(models_dir))
+    return home

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,36 @@ def test_a_file_that_is_no_video_exits_10_and_leaves_only_the_error(cli: Cli) ->
     files = {path.name for path in folder.rglob("*") if path.is_file()} - {".lock"}
     assert files == {"manifest.json", "segmenter.npz"}
     assert cli("validate", "no-video-at-all/r1").returncode == 0
+
+
+@pytest.mark.timeout(180)
+def test_ctrl_c_cancels_and_resume_continues(cli: Cli, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", seed=5)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trendflow", "process", str(clip), "--video-id=interrupted-clip", "--run-id=r1"],
+        env=cli.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    manifest = cli.home / "store/result_store/upload/interrupted-clip/r1/manifest.json"
+    pause = threading.Event()
+    while not manifest.exists() or not json.loads(manifest.read_text())["components"]:
+        assert process.poll() is None, process.communicate()
+        pause.wait(0.02)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=90)
+    assert process.returncode == 130, complaint
+    assert complaint.splitlines()[-1].startswith("cancelled: ")
+    assert json.loads(manifest.read_text())["run"]["finished_at"]
+    done = {row["name"] for row in json.loads(manifest.read_text())["components"]}
+    assert "segmenter" in done
+
+    resumed = cli("resume", "interrupted-clip/r1")
+    assert resumed.returncode == 0, resumed.stderr
+    rows = json.loads(manifest.read_text())["components"]
+    assert {row["name"] for row in rows} > done
+    assert cli("validate", "interrupted-clip/r1").returncode == 0
 
 
 @pytest.mark.parametrize(

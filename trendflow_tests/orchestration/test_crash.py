@@ -85,3 +85,25 @@ def test_a_killed_run_is_valid_and_completes_to_the_same_digests(
         assert attempt(home, key, die_at=-1) == 0
         assert digests(run) == expected, die_at
         assert [f for f in validate_run(deployment, run.run_path) if f.severity == "problem"] == []
+
+
+@pytest.mark.timeout(120)
+def test_two_attempts_at_one_run_at_once_both_end_well(
+    tmp_path: Path, models_dir: Path, clip: Path, submit: Callable[..., Any]
+) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trendflow.orchestration.wrapper", "trendflow.components.audio.tempo_extractor"])
+    deployment = Deployment(Settings(home=tmp_path / "home", models=models_dir))
+    run = submit(deployment, clip)
+    counter = context.Value("i", 0)
+    arguments = (tmp_path / "home", models_dir, run.identity.partition_key, -1, counter)
+    children = [context.Process(target=_attempt, args=arguments) for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
+    rows = {row["name"]: row["status"] for row in run.manifest()["components"]}
+    assert set(rows) == set(COMPONENTS)
+    assert "error" not in rows.values()
+    assert [found for found in validate_run(deployment, run.run_path) if found.severity == "problem"] == []

@@ -44,23 +44,12 @@ def test_assets_follow_the_component_graph(deployment: Deployment) -> None:
     assert checks == {(name, check) for name in deployment.graph.components for check in ("valid", "succeeded")}
 
 
-@pytest.fixture
-def dagster_home(tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    home = tmp_path / "dagster"
-    home.mkdir()
-    (home / "dagster.yaml").write_bytes((REPO / "dagster.yaml").read_bytes())
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    monkeypatch.setenv("TRENDFLOW_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TRENDFLOW_MODELS", str(models_dir))
-    return home
-
-
 def test_a_run_records_versions_checks_and_metadata(
     deployment: Deployment, clip: Path, submit: Callable[..., Any], dagster_home: Path
 ) -> None:
     run = submit(deployment, clip)
     job = load_job()
-    assert process_here(job, run.identity.partition_key)
+    assert process_here(job, run.identity.partition_key) == "success"
     manifest = run.manifest()
     assert {row["name"] for row in manifest["components"]} == set(deployment.graph.components)
     assert manifest["run"]["finished_at"]
@@ -78,7 +67,7 @@ def test_a_run_records_versions_checks_and_metadata(
     assert run.identity.run_id in report
 
     again = submit(deployment, clip)
-    assert process_here(job, again.identity.partition_key)
+    assert process_here(job, again.identity.partition_key) == "success"
     assert all(row["cache_hit"] for row in again.manifest()["components"])
 
 
@@ -88,7 +77,7 @@ def test_a_broken_file_fails_its_run_with_a_code_and_skips_the_rest(
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"this is not a video.")
     run = submit(deployment, broken, video_id="a-broken-file")
-    assert not process_here(load_job(), run.identity.partition_key)
+    assert process_here(load_job(), run.identity.partition_key) == "error"
     manifest = run.manifest()
     assert [(row["name"], row["error_code"]) for row in manifest["components"]] == [("segmenter", "video_unreadable")]
     assert {entry["name"] for entry in manifest["run"]["skipped"]} == set(deployment.graph.components) - {"segmenter"}

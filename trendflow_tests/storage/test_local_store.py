@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor, wait
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,3 +108,63 @@ def test_eight_writers_lose_nothing_while_others_delete(root: Path, processes: F
     assert {child.exitcode for child in children} == {0}
     local.put("claims/after", b"x")
     assert local.get("claims/after") == b"x"
+
+
+def _rmdir_and_parent(path: Path) -> None:
+    os.rmdir(path)
+    os.rmdir(path.parent)
+
+
+@pytest.mark.parametrize("removed", ["the folder", "the folder and its parent"])
+@pytest.mark.parametrize("seen", ["exists", "is gone", "was made"])
+def test_a_folder_that_vanishes_while_it_is_made_is_made_again(
+    local: ObjectStore, root: Path, monkeypatch: pytest.MonkeyPatch, seen: str, removed: str
+) -> None:
+    """Another writer makes the folder and a deletion removes it, at each moment that this writer can notice."""
+    mkdir, made = os.mkdir, []
+
+    def fleeting(path: Any, *args: Any, **kwargs: Any) -> None:
+        mkdir(path, *args, **kwargs)
+        made.append(Path(path))
+        if made.count(Path(path)) > 1 or Path(path) != root / "a" / "b":
+            return
+        shutil.rmtree(path) if removed == "the folder" else _rmdir_and_parent(Path(path))
+        if seen == "exists":
+            raise FileExistsError(17, "File exists", str(path))
+        if seen == "is gone":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(os, "mkdir", fleeting)
+    local.put("a/b/key", b"data")
+    assert made.count(root / "a" / "b") == 2
+    assert local.get("a/b/key") == b"data"
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_what_stands_in_the_place_of_a_folder_is_an_error(local: ObjectStore, root: Path, kind: str) -> None:
+    if kind == "file":
+        (root / "a").write_bytes(b"in the way")
+    else:
+        (root / "a").symlink_to(root / "nowhere")
+    with pytest.raises(TrendFlowError, match=r"'a/b/key': File exists\.") as caught:
+        local.put("a/b/key", b"data")
+    assert caught.value.error_code == "config_invalid"
+
+
+def test_a_linked_folder_is_a_folder(local: ObjectStore, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (root / "a").symlink_to(tmp_path / "elsewhere")
+    local.put("a/b/key", b"data")
+    assert (tmp_path / "elsewhere" / "b" / "key").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("place", ["below a file", "where no folder can be made"])
+def test_a_store_that_cannot_be_made_is_one_sentence(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    folder = tmp_path / "file" / "store" if place == "below a file" else Path("/proc/store")
+    with pytest.raises(TrendFlowError) as caught:
+        ObjectStore.open(folder.as_uri())
+    assert caught.value.error_code == "config_invalid"
+    assert caught.value.message.startswith("The folder of the local store")
+    assert "''" not in caught.value.message
+    assert str(folder) not in str(caught.value) + repr(caught.value.detail)
