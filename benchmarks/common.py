@@ -55,3 +55,8 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], repeats: int) ->
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
     """Median over the turns of the ratio inside one turn."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def spread(ratios: list[float]) -> str:
+    """Smallest and largest ratio: a verdict closer to its goal than this is wide has not been measured."""
+    return f"{min(ratios):.2f} … {max(ratios):.2f}"

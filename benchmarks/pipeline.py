@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from benchmarks.common import MODELS
 from trendflow.components.base import Upstream
 from trendflow.config import Settings
 from trendflow.contracts.artifact import Artifact
+from trendflow.contracts.canonical import content_digest
 from trendflow.media.frames_dir import FramesDir
 from trendflow.media.ingest import LocalSource, fetch
 from trendflow.media.segmenter import segment
+from trendflow.orchestration import segmenter_step
 from trendflow.orchestration.deployment import Deployment, open_deployment
 from trendflow.orchestration.inputs import assemble_inputs
 from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
@@ -70,3 +75,39 @@ def call_directly(run: RunContext, scratch: Path) -> dict[str, Artifact]:
         inputs = assemble_inputs(run, node.name, frames=frames, upstream=upstream, dense=dense)
         done[node.name] = module.run(inputs)
     return done
+
+
+@contextmanager
+def timed_functions(run: RunContext) -> Iterator[list[float]]:
+    """While open, every call of ingest, the Segmenter and a component adds its wall seconds to the list."""
+    calls: list[float] = []
+
+    def timed(work: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return work(*args, **kwargs)
+            finally:
+                calls.append(time.perf_counter() - start)
+
+        return measured
+
+    with ExitStack() as stack:
+        for name in ("fetch", "segment"):
+            stack.enter_context(patch.object(segmenter_step, name, timed(getattr(segmenter_step, name))))
+        for node in run.enabled:
+            module = run.deployment.registry[node.name].module
+            if module is not None:
+                stack.enter_context(patch.object(module, "run", timed(module.run)))
+        yield calls
+
+
+def same_results(run: RunContext, artifacts: Mapping[str, Artifact]) -> bool:
+    """True when the run computed every component itself and its main artifacts say what `artifacts` say."""
+    rows = {row["name"]: row for row in run.manifest()["components"]}
+    return set(rows) == set(artifacts) and all(
+        not rows[name]["cache_hit"]
+        and rows[name]["artifacts"][0]["content_digest"]
+        == content_digest(name, rows[name]["schema_version"], found.status, found.empty_reason, found.arrays)
+        for name, found in artifacts.items()
+    )

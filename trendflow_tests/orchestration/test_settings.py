@@ -55,7 +55,6 @@ def test_weights_are_in_the_home_unless_told_otherwise(monkeypatch: pytest.Monke
         ("STORE_OPTIONS", '{"region": 7}', "TRENDFLOW_STORE_OPTIONS at 'region' is invalid: "),
         ("STORE_OPTIONS", '["region"]', "TRENDFLOW_STORE_OPTIONS is invalid: "),
         ("BATCH_SIZE", "0", "TRENDFLOW_BATCH_SIZE is invalid: "),
-        ("STEP_GRANULARITY", "planet", "TRENDFLOW_STEP_GRANULARITY is invalid: "),
     ],
 )
 def test_a_bad_variable_is_named_in_one_sentence(
