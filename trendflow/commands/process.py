@@ -69,16 +69,16 @@ def process(source: str, video_id: str | None, run_id: str | None, profile: str 
     """Submit one video, process it in this process and print the result. Returns the exit code."""
     settings = load_settings()
     parsed = parse_source(source, video_id)
-    deployment = _load(settings)
-    return _execute(deployment, _submit(deployment, parsed, run_id, profile or settings.profile, force))
+    deployment, job = _load(settings)
+    return _execute(deployment, job, _submit(deployment, parsed, run_id, profile or settings.profile, force))
 
 
 def resume(key: str) -> int:
     """Continue a stored run; what it finished before is kept. Returns the exit code."""
     from trendflow.orchestration.runs import open_run
 
-    deployment = _load(load_settings())
-    return _execute(deployment, open_run(deployment, key))
+    deployment, job = _load(load_settings())
+    return _execute(deployment, job, open_run(deployment, key))
 
 
 def demo() -> int:
@@ -103,13 +103,14 @@ def submit(sources: list[str], profile: str | None) -> int:
     return 0
 
 
-def _load(settings: Settings) -> Any:
+def _load(settings: Settings) -> tuple[Any, Any]:
+    """The deployment and its job. Takes seconds, which are no part of any run's time."""
     prepare_dagster_home(settings)
     with err.status("loading the asset graph"):
-        import trendflow.definitions  # noqa: F401  (loading it takes seconds; the run's own clock starts later)
+        from trendflow.definitions import load_job
         from trendflow.orchestration.deployment import open_deployment
 
-    return open_deployment(settings)
+        return open_deployment(settings), load_job()
 
 
 def _submit(deployment: Any, source: Source, run_id: str | None, profile: str, force: bool) -> Any:
@@ -129,8 +130,7 @@ def _submit(deployment: Any, source: Source, run_id: str | None, profile: str, f
     )
 
 
-def _execute(deployment: Any, run: Any) -> int:
-    from trendflow.definitions import load_job
+def _execute(deployment: Any, job: Any, run: Any) -> int:
     from trendflow.orchestration.launch import process_here
     from trendflow.orchestration.report_step import report_key, report_location
     from trendflow.orchestration.wrapper import finalise, run_status
@@ -139,7 +139,7 @@ def _execute(deployment: Any, run: Any) -> int:
     out.print(f"run [bold]{key}[/]", highlight=False, soft_wrap=True)
     started = time.monotonic()
     with _progress([node.name for node in run.enabled]):
-        outcome = process_here(load_job(), key)
+        outcome = process_here(job, key)
     seconds = time.monotonic() - started
     if outcome == "cancelled":
         finalise(run, "cancelled")

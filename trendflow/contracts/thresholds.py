@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import yaml
 
@@ -18,7 +18,14 @@ from trendflow.contracts.errors import TrendFlowError
 _FILE = Path(__file__).resolve().parents[1] / "components" / "thresholds_v1.yaml"
 _ENTRY_KEYS = {"value", "unit", "provenance"}
 
-C = TypeVar("C")
+
+class _Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+C = TypeVar("C", bound=_Dataclass)
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Thresholds:
         Raises `config_invalid` when the file and the dataclass do not name the same constants.
         """
         values = self.sections.get(section, {})
-        wanted = {field.name for field in fields(constants)}  # type: ignore[arg-type]  # any dataclass will do
+        wanted = {field.name for field in fields(constants)}
         if set(values) != wanted:
             raise TrendFlowError(
                 "config_invalid",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from trendflow.contracts.errors import TrendFlowError
 
@@ -48,7 +49,7 @@ class FileSource:
     """A local file; use as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115 - closed by __exit__
+        self._file: BufferedReader = open(path, "rb")  # noqa: SIM115 - closed by __exit__
         self.size = os.fstat(self._file.fileno()).st_size
 
     def __enter__(self) -> FileSource:
@@ -65,7 +66,7 @@ class FileSource:
     def readinto(self, start: int, target: memoryview) -> None:
         _require_range(start, len(target), self.size)
         self._file.seek(start)
-        if self._file.readinto(target) != len(target):  # type: ignore[attr-defined]  # BufferedReader has readinto
+        if self._file.readinto(target) != len(target):
             raise TrendFlowError("artifact_validation_failed", "The file shrank while it was read.")
 
 

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 # Distributions that are used by name in configuration files or as a command rather than imported.
 USED_OTHERWISE = {"dagster-webserver": "trendflow ui starts its command"}
-OWN = {"benchmarks", "training", "trendflow", "trendflow_tests"}
+OWN = {"benchmarks", "trendflow", "trendflow_tests"}
 
 
 @pytest.fixture(scope="module")
