@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import resource
@@ -23,19 +24,21 @@ from typing import Any
 from trendflow.contracts.errors import TrendFlowError, as_typed
 
 _PROGRESS_SEC = 0.2
+# Loaded on demand otherwise, that is under the job's memory limit, where failing to load them would look like a bug.
+_NEEDED_LATER = ("av.subtitles.stream", "multiprocessing.popen_fork")
 
 
 def main() -> None:
     """Serve jobs from standard input until it ends."""
-    # libav and numpy are imported once, here; a fork of this process starts in milliseconds.
+    # libav, numpy and compiled code are loaded once, here; a fork of this process starts in milliseconds.
     try:
-        from trendflow.media import jobs as _jobs  # noqa: F401  (imported for its side effect: a warm process)
+        for name in ("trendflow.media.jobs", *_NEEDED_LATER):
+            importlib.import_module(name)
     except ImportError as exc:
         _send({"error": {"error_code": "dependency_missing", "message": "libav (PyAV) is not available.",
                          "detail": {"kind": "python_package", "name": exc.name}}})  # fmt: skip
         _send({"exit": 0})
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     pending = b""
     while True:
         line, newline, pending_rest = pending.partition(b"\n")

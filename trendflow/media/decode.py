@@ -19,8 +19,9 @@ from trendflow.media.colour import ColourInfo, Scaler, colour_of
 from trendflow.media.frames_writer import Batch, BatchWriter
 from trendflow.media.geometry import Geometry, Orientation, orientation_from_matrix
 from trendflow.media.probe import only, open_media, video_stream
+from trendflow.media.raster import RASTER_HEIGHT, RASTER_WIDTH
 from trendflow.media.selection import FrameSelector
-from trendflow.media.signals import RASTER_HEIGHT, RASTER_WIDTH, DenseSignals
+from trendflow.media.signals import DenseSignals
 from trendflow.media.stage import Stage
 
 Progress = Callable[[int, int], None]
@@ -105,7 +106,7 @@ def decode_video(
     folder: Path,
     *,
     chunk_size: int,
-    on_thumbnails: Callable[[np.ndarray], None] | None,
+    on_thumbnail: Callable[[np.ndarray], None] | None,
     progress: Progress,
 ) -> DecodedVideo:
     """Decode a stream once.
@@ -124,7 +125,7 @@ def decode_video(
         try:
             for number, frame in enumerate(decoder.frames()):
                 if sinks is None:
-                    sinks = _Sinks(appearance_of(frame, geometry), folder, len(wanted), chunk_size, on_thumbnails)
+                    sinks = _Sinks(appearance_of(frame, geometry), folder, len(wanted), chunk_size, on_thumbnail)
                 ticks.append(frame.pts)
                 corrupt.append(frame.is_corrupt)
                 last_duration = frame.duration
@@ -164,13 +165,13 @@ class _Sinks:
         folder: Path,
         slots: int,
         chunk_size: int,
-        on_thumbnails: Callable[[np.ndarray], None] | None,
+        on_thumbnail: Callable[[np.ndarray], None] | None,
     ) -> None:
         self.appearance = appearance
         self.source_of_slot: list[int | None] = [None] * slots
-        self.dense = DenseSignals(on_thumbnails)
+        self.dense = DenseSignals(on_thumbnail)
         size = appearance.geometry
-        self.writer = BatchWriter(folder, size.analysis_height, size.analysis_width, chunk_size)
+        self.writer = BatchWriter(folder, size.analysis_height, size.analysis_width, chunk_size, slots)
         orientation, colour = appearance.orientation, appearance.colour
         raster = Scaler(RASTER_WIDTH, RASTER_HEIGHT, orientation, colour, Interpolation.AREA)
         # At moderate ratios a box filter is as close to the source as Lanczos and costs half.

@@ -165,11 +165,6 @@ class FramesDir:
         times = np.array(self.metadata["union_timestamps_sec"], dtype=np.float64)
         return indices, times[indices]
 
-    def video_info(self) -> dict[str, Any]:
-        """Duration in seconds, analysis size in pixels and both frame rates."""
-        names = ("duration_sec", "analysis_width", "analysis_height", "analysis_fps", "source_fps")
-        return {name: self.metadata[name] for name in names}
-
     def audio_input(self, family: str | None = None) -> AudioData:
         """The audio with the windows of one family (None: without windows).
 

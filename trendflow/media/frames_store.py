@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,11 @@ def download(store: ObjectStore, run_path: str, target: Path) -> None:
 
 
 def copy(store: ObjectStore, source_run: str, target_run: str, identity: RunIdentity, *, created_at: str) -> None:
-    """Give another run its own copy of the frames, with its identity in every document."""
+    """Give another run its own copy of the frames, with its identity in every document.
+
+    The copy expires with the original: how long media may be kept does not begin anew. Raises `dependency_missing`
+    when the original is incomplete.
+    """
     found = {name: _document(store, source_run, name) for name in documents.DOCUMENTS}
     source, target = frames_key(source_run), frames_key(target_run)
     store.delete(f"{target}/{documents.VIDEO_METADATA}")
@@ -78,7 +83,7 @@ def copy(store: ObjectStore, source_run: str, target_run: str, identity: RunIden
 
 
 def is_complete(store: ObjectStore, run_path: str) -> bool:
-    """True when the marker is there and every file it names exists."""
+    """True when the marker is there and every file it names exists; see `is_expired` for whether they may be used."""
     try:
         metadata = _document(store, run_path, documents.VIDEO_METADATA)
         audio = _document(store, run_path, documents.AUDIO_METADATA)
@@ -89,6 +94,14 @@ def is_complete(store: ObjectStore, run_path: str) -> bool:
     prefix = frames_key(run_path)
     stored = {info.key.removeprefix(f"{prefix}/") for info in store.list(prefix)}
     return stored.issuperset({*_payload(metadata, audio), *documents.DOCUMENTS})
+
+
+def is_expired(expires_at: str, *, margin_sec: float = 0.0) -> bool:
+    """True when frames may not be used any more `margin_sec` seconds from now, whether or not they are still there.
+
+    `expires_at` is the `frames_dir.expires_at` of the run they belong to (UTC, ISO 8601).
+    """
+    return datetime.fromisoformat(expires_at) <= datetime.now(UTC) + timedelta(seconds=margin_sec)
 
 
 def _payload(metadata: dict[str, Any], audio: dict[str, Any]) -> Iterator[str]:

@@ -41,45 +41,85 @@ def digest_of_batches(batches: list[Batch]) -> str:
 
 
 class BatchWriter:
-    """Collects frames in one buffer of `chunk_size` and writes each full buffer as a file.
+    """Writes frames into files of `chunk_size` frames, each frame while it is still in the processor's cache.
 
-    A file appears under its final name only when it is complete.
+    `frames` is how many are expected; fewer may come. A file appears under its final name only when it is complete.
     """
 
-    def __init__(self, folder: Path, height: int, width: int, chunk_size: int) -> None:
+    def __init__(self, folder: Path, height: int, width: int, chunk_size: int, frames: int) -> None:
         self.batches: list[Batch] = []
         self._folder = folder
-        self._buffer = np.empty((chunk_size, height, width, 3), dtype=np.uint8)
-        self._filled = 0
+        self._chunk_size = chunk_size
+        self._frames = frames
+        self._frame = np.empty((height, width, 3), dtype=np.uint8)
+        self._pending = False
         self._written = 0
+        self._file: _BatchFile | None = None
 
     def next_frame(self) -> np.ndarray:
         """Where to write the next frame: uint8 `[H, W, 3]`. Valid until the next call."""
-        if self._filled == len(self._buffer):
-            self._flush()
-        self._filled += 1
-        return self._buffer[self._filled - 1]
+        self._write_pending()
+        self._pending = True
+        return self._frame
 
     def finish(self) -> list[Batch]:
-        if self._filled:
-            self._flush()
+        self._write_pending()
+        self._close_file()
         return self.batches
 
-    def _flush(self) -> None:
-        frames = self._buffer[: self._filled]
-        header = npy_header(frames.shape)
-        name = f"batch_{len(self.batches):05d}.npy"
-        partial = self._folder / f".{name}.part"
-        with partial.open("wb", buffering=0) as file:
-            file.write(header)
-            payload = frames.data.cast("B")
-            while payload:
-                payload = payload[file.write(payload) :]
-        os.replace(partial, self._folder / name)
-        hasher = hashlib.sha256(header)
-        hasher.update(frames.data)
-        self.batches.append(
-            Batch(len(self.batches), name, self._written, self._written + self._filled, hasher.hexdigest())
-        )
-        self._written += self._filled
-        self._filled = 0
+    def _write_pending(self) -> None:
+        if not self._pending:
+            return
+        self._pending = False
+        if self._file is None:
+            expected = min(self._chunk_size, self._frames - self._written)
+            self._file = _BatchFile(self._folder, len(self.batches), self._frame.shape, expected)
+        self._file.write(self._frame)
+        if self._file.frames == self._chunk_size:
+            self._close_file()
+
+    def _close_file(self) -> None:
+        if self._file is None:
+            return
+        start, self._written = self._written, self._written + self._file.frames
+        sha256 = self._file.close()
+        self.batches.append(Batch(len(self.batches), self._file.name, start, self._written, sha256))
+        self._file = None
+
+
+class _BatchFile:
+    """One `.npy` file that grows frame by frame, hashed on the way."""
+
+    def __init__(self, folder: Path, index: int, frame_shape: tuple[int, ...], expected: int) -> None:
+        self.name = f"batch_{index:05d}.npy"
+        self.frames = 0
+        self._path = folder / self.name
+        self._partial = folder / f".{self.name}.part"
+        self._shape = frame_shape
+        self._expected = expected
+        header = npy_header((expected, *frame_shape))
+        self._hasher = hashlib.sha256(header)
+        self._file = self._partial.open("w+b", buffering=0)
+        self._write(memoryview(header))
+
+    def write(self, frame: np.ndarray) -> None:
+        payload = frame.data.cast("B")
+        self._write(payload)
+        self._hasher.update(payload)
+        self.frames += 1
+
+    def close(self) -> str:
+        """Complete the file and give it its name; returns its sha256."""
+        if self.frames != self._expected:
+            # Frames were lost to damage, so the header promised too many. All headers have one length.
+            self._file.seek(0)
+            self._write(memoryview(npy_header((self.frames, *self._shape))))
+            self._file.seek(0)
+            self._hasher = hashlib.file_digest(self._file, "sha256")
+        self._file.close()
+        os.replace(self._partial, self._path)
+        return self._hasher.hexdigest()
+
+    def _write(self, payload: memoryview) -> None:
+        while payload:
+            payload = payload[self._file.write(payload) :]

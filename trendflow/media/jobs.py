@@ -142,13 +142,14 @@ def _segment(job: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         video = video_facts(container, choose_video(container))
         audio_header = audio_facts(choose_audio(container))
     declared = job["declared_duration_sec"] or video.declared_duration_sec
-    _check_declared(declared, limits)
+    if declared is not None:
+        limits.check_duration(declared)
     scan = scan_packets(path, video.index)
     if not scan.ticks:
         raise TrendFlowError("video_file_corrupted", "The video stream holds no data.", repairable=True)
     planned = build_timeline(scan.ticks, video.time_base, scan.last_duration, limits.max_bad_timestamp_ratio)
     if planned.duration_sec > limits.max_duration_sec:
-        raise _wrong_duration(planned.duration_sec, limits)
+        limits.check_duration(planned.duration_sec)
     clock.lap("scan")
     plan = plan_frames(
         planned.times,
@@ -217,12 +218,12 @@ def _decode(
         return analysis_geometry(width, height, **job["analysis_size"])
 
     with ExitStack() as stack:
-        on_thumbnails = None
+        on_thumbnail = None
         if job["dense_thumbnails"]:
             file = stack.enter_context((work / THUMBS_FILE).open("wb"))
 
-            def on_thumbnails(thumbs: np.ndarray) -> None:
-                file.write(np.ascontiguousarray(thumbs).data)
+            def on_thumbnail(thumb: np.ndarray) -> None:
+                file.write(np.ascontiguousarray(thumb).data)
 
         return decode_video(
             path,
@@ -232,22 +233,9 @@ def _decode(
             geometry,
             folder,
             chunk_size=job["chunk_size"],
-            on_thumbnails=on_thumbnails,
+            on_thumbnail=on_thumbnail,
             progress=progress,
         )
-
-
-def _check_declared(declared: float | None, limits: MediaLimits) -> None:
-    if declared is not None and not limits.min_duration_sec <= declared <= limits.max_duration_sec:
-        raise _wrong_duration(declared, limits)
-
-
-def _wrong_duration(duration: float, limits: MediaLimits) -> TrendFlowError:
-    return TrendFlowError(
-        "input_constraint_violated",
-        f"The video lasts {duration:.2f} s; allowed are {limits.min_duration_sec:g} to {limits.max_duration_sec:g} s.",
-        duration_sec=duration,
-    )
 
 
 def _judge(
@@ -286,8 +274,7 @@ def _judge(
             repairable=True,
             declared_duration_sec=declared,
         )
-    if not limits.min_duration_sec <= duration <= limits.max_duration_sec:
-        raise _wrong_duration(duration, limits)
+    limits.check_duration(duration)
     warnings = {
         "truncated_stream": truncated,
         "decode_errors": damaged,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from trendflow.contracts.errors import TrendFlowError
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
@@ -26,6 +28,16 @@ class MediaLimits:
     child_memory_bytes: int = 6 * GIB
     child_cpu_sec: int = 3600
     child_file_bytes: int = 4 * GIB
+
+    def check_duration(self, duration_sec: float) -> None:
+        """Raises `input_constraint_violated` for a duration outside the product's limits."""
+        if not self.min_duration_sec <= duration_sec <= self.max_duration_sec:
+            raise TrendFlowError(
+                "input_constraint_violated",
+                f"The video lasts {duration_sec:.2f} s; "
+                f"allowed are {self.min_duration_sec:g} to {self.max_duration_sec:g} s.",
+                duration_sec=duration_sec,
+            )
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -24,8 +24,8 @@ from trendflow.media.audio_windows import AudioAxis, Windows, build_windows
 from trendflow.media.frames_writer import DEFAULT_CHUNK_SIZE, Batch, digest_of_batches
 from trendflow.media.geometry import DEFAULT_SHORT_SIDE
 from trendflow.media.limits import MediaLimits
+from trendflow.media.raster import THUMB_HEIGHT, THUMB_WIDTH
 from trendflow.media.sampling import ComponentSampling, has_large_gap
-from trendflow.media.signals import THUMB_HEIGHT, THUMB_WIDTH
 from trendflow.media.worker import Progress, run_job
 
 SIGNALS_FILE, THUMBS_FILE = "signals.npz", "thumbs.u8"

@@ -23,7 +23,11 @@ class Stage(Generic[T]):
         self._error: BaseException | None = None
         self._work = work
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as exc:
+            # All that Python says when the system refuses a thread; under the child's limits it is memory that lacks.
+            raise MemoryError("There is no memory for another thread.") from exc
 
     def put(self, item: T) -> None:
         if self._error is not None:

@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 # The child decodes untrusted media: it gets no credentials and nothing else it does not need.
-_PASSED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
+_PASSED_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "NUMBA_CACHE_DIR")
 # glibc maps and unmaps every block above 128 KiB, which is every frame and most temporary arrays: page faults would
 # cost as much as scaling. Blocks up to 32 MiB stay on the heap instead. Other C libraries ignore these names.
 _ALLOCATOR = {
@@ -49,6 +49,7 @@ class MediaWorker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
+            process_group=0,  # Ctrl-C is for this process, which decides; it must not hit the child's imports
         )
 
     @property

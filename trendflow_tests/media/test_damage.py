@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,16 +108,30 @@ def test_lists_that_point_to_other_files_are_not_media(text: str, tmp_path: Path
         run_segmenter(path)
 
 
-@pytest.mark.parametrize(
-    "limits",
-    [MediaLimits(child_memory_bytes=230 * MIB), MediaLimits(child_file_bytes=MIB)],
-    ids=["memory", "file size"],
-)
-def test_a_child_that_hits_a_limit_is_the_files_fault(
-    limits: MediaLimits, sample_video: Path, run_segmenter: Run
-) -> None:
+def address_space_of_an_idle_child() -> int:
+    """Bytes mapped by a media child before it has seen any video."""
+    child = worker.MediaWorker()
+    try:
+        job = {"kind": "probe", "source": os.devnull, "limits": MediaLimits().as_dict()}
+        with pytest.raises(TrendFlowError, match="video_unreadable"):  # it has answered, so it has loaded everything
+            child.run(job, time.monotonic() + 60, None)
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmSize")) * 1024
+    finally:
+        child.close()
+
+
+def test_a_child_that_runs_out_of_memory_is_the_files_fault(data_dir: Path, run_segmenter: Run) -> None:
+    """Enough memory to start all threads, not enough for the decoded pictures of a 4K stream."""
+    memory = address_space_of_an_idle_child() + 200 * MIB
+    limits = MediaLimits(child_memory_bytes=memory, min_duration_sec=1.0)
     with pytest.raises(TrendFlowError, match="video_file_corrupted"):
-        run_segmenter(sample_video, limits=limits)
+        run_segmenter(data_dir / "video" / "bbb_4k_4s.mp4", limits=limits)
+
+
+def test_a_child_that_writes_too_much_is_the_files_fault(sample_video: Path, run_segmenter: Run) -> None:
+    with pytest.raises(TrendFlowError, match="video_file_corrupted"):
+        run_segmenter(sample_video, limits=MediaLimits(child_file_bytes=MIB))
 
 
 def test_a_child_without_cpu_time_left_dies_of_the_file(tmp_path: Path, run_segmenter: Run) -> None:
