@@ -61,7 +61,8 @@ class ObjectStore:
 
             return cls(RemoteBackend(MemoryStore(), retry or RetryPolicy()))
         if parts.scheme == "s3" and parts.netloc:
-            from trendflow.storage.remote_backend import RemoteBackend, open_s3
+            from trendflow.storage.remote_backend import RemoteBackend
+            from trendflow.storage.s3_options import open_s3
 
             prefix = parts.path.strip("/")
             if prefix:

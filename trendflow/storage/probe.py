@@ -5,6 +5,7 @@ Some S3 servers accept and ignore the conditions, or race them; manifests would 
 
 from __future__ import annotations
 
+import os
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -23,12 +24,19 @@ def probe_conditional_writes(store: Backend) -> None:
     refused and changes nothing; an `If-Match` on a missing key is refused and creates nothing.
     """
     folder = f"{PROBE_FOLDER}/{uuid.uuid4().hex}"
+    # Reading first: some servers create a missing bucket at the first write, and a typing error would go unnoticed.
+    store.folders(PROBE_FOLDER)
     try:
         _check_put_if_absent(store, f"{folder}/create")
         _check_stale_match(store, f"{folder}/swap")
         _check_missing_match(store, f"{folder}/missing")
     except ObjectNotFound as exc:
-        raise _refuse("it does not hold what was just written, or the bucket does not exist") from exc
+        raise _refuse("it does not hold what was just written") from exc
+    except TrendFlowError as exc:
+        # The probe's own key would mean nothing to a reader.
+        if exc.error_code == "config_invalid" and (number := exc.detail.get("errno")):
+            raise _refuse(f"its folder cannot be written ({os.strerror(number)})") from exc
+        raise
     store.delete_prefix(folder)
 
 

@@ -8,33 +8,22 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    InvalidPathError,
-    NotSupportedError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-    UnknownConfigurationKeyError,
-)
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import MemoryStore, S3Store
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.storage.backend import ObjectInfo, ObjectNotFound, Payload, chunks
-from trendflow.storage.retry import RetryPolicy
+from trendflow.storage.retry import RetryPolicy, exhausted
+from trendflow.storage.s3_errors import diagnose, names_missing_bucket
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-REQUEST_TIMEOUT = timedelta(seconds=60)
 
 _NONCE = "writer-nonce"
 _DOWNLOAD_CHUNK = 8 << 20
@@ -42,31 +31,6 @@ _SINGLE_PUT_BYTES = 8 << 20
 _DELETE_BATCH = 1000
 # A conflict (409), a failed precondition (412) and a missing object (404 on If-Match) all mean: lost, read again.
 _LOST = (AlreadyExistsError, PreconditionError, FileNotFoundError)
-_MISCONFIGURED = (
-    InvalidPathError,
-    NotSupportedError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-    UnknownConfigurationKeyError,
-)
-
-
-def open_s3(bucket: str, prefix: str, options: Mapping[str, str]) -> S3Store:
-    """An S3 store from options (`endpoint`, `region`, `access_key_id`, `secret_access_key`, …) and `AWS_*` variables.
-
-    Plain HTTP is allowed only when the endpoint itself says `http://`. Raises `config_invalid`.
-    """
-    endpoint = options.get("endpoint", "")
-    try:
-        return S3Store(
-            bucket,
-            prefix=prefix or None,
-            config=dict(options),  # type: ignore[arg-type]  # names are checked by obstore at run time
-            client_options={"timeout": REQUEST_TIMEOUT, "allow_http": endpoint.startswith("http://")},
-            retry_config={"max_retries": 0},
-        )
-    except (BaseError, ValueError, TypeError) as exc:
-        raise TrendFlowError("config_invalid", "The options of the S3 store are not valid.") from exc
 
 
 class RemoteBackend:
@@ -167,18 +131,19 @@ class RemoteBackend:
             try:
                 obstore.put(self._store, key, body, mode=mode, attributes={_NONCE: nonce}, use_multipart=False)
                 return True
-            except _LOST:
+            except _LOST as exc:
+                if names_missing_bucket(exc):
+                    raise diagnose(exc, key).error from exc
                 # After a lost answer the refusal may be the echo of this writer's own success.
                 return unsure and self._written_by(key, nonce)
-            except _MISCONFIGURED as exc:
-                raise _refused(key) from exc
             except (BaseError, OSError) as exc:
-                unsure = True
+                found = diagnose(exc, key)
+                unsure = unsure or found.may_have_worked
                 _log_failure(key, exc)
-                if last:
-                    if self._written_by(key, nonce):
+                if last or not found.retry:
+                    if unsure and self._written_by(key, nonce):
                         return True
-                    raise _unavailable(key) from exc
+                    raise (exhausted(found.error) if last else found.error) from exc
         raise AssertionError("a retry policy always has a last try")
 
     def _written_by(self, key: str, nonce: str) -> bool:
@@ -193,13 +158,14 @@ class RemoteBackend:
             try:
                 return operation()
             except FileNotFoundError as exc:
+                if names_missing_bucket(exc):
+                    raise diagnose(exc, key).error from exc
                 raise ObjectNotFound.at(key) from exc
-            except _MISCONFIGURED as exc:
-                raise _refused(key) from exc
             except (BaseError, OSError) as exc:
+                found = diagnose(exc, key)
                 _log_failure(key, exc)
-                if last:
-                    raise _unavailable(key) from exc
+                if last or not found.retry:
+                    raise (exhausted(found.error) if last else found.error) from exc
         raise AssertionError("a retry policy always has a last try")
 
 
@@ -214,13 +180,3 @@ def _body(data: Payload) -> bytes:
 
 def _info(meta: Any) -> ObjectInfo:
     return ObjectInfo(meta["path"], meta["size"], meta["e_tag"], meta["last_modified"])
-
-
-def _unavailable(key: str) -> TrendFlowError:
-    return TrendFlowError("storage_unavailable", f"The store did not answer for {key!r}.", key=key)
-
-
-def _refused(key: str) -> TrendFlowError:
-    return TrendFlowError(
-        "config_invalid", f"The store refuses access or does not support the request on {key!r}.", key=key
-    )

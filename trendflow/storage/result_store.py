@@ -23,7 +23,7 @@ from trendflow.contracts.vocab import PLATFORM_IDS, RETENTION_CLASSES
 from trendflow.storage import npz
 from trendflow.storage.byte_source import RangeSource
 from trendflow.storage.object_store import ObjectNotFound, ObjectStore
-from trendflow.storage.retry import ContentionPolicy
+from trendflow.storage.retry import ContentionPolicy, exhausted
 from trendflow.storage.run_validation import ArtifactCheck, Finding, validate_run
 from trendflow.storage.zip_layout import Buffer
 
@@ -31,6 +31,8 @@ ROOT = "result_store"
 MANIFEST_NAME = "manifest.json"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+# What two artifacts of one run have in common when they hold the same result.
+_SAME_RESULT = ("idempotency_key", "schema_version", "status", "empty_reason", "content_digest")
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,10 @@ class ResultStore:
             changed = {**changed, "run": {**changed["run"], "updated_at": utc_now()}}
             if self._store.put_if_match(key, _manifest_bytes(changed), etag):
                 return changed
-        raise TrendFlowError(
-            "storage_unavailable", "The manifest stayed contended for too long.", limit_sec=self._contention.limit
+        raise exhausted(
+            TrendFlowError(
+                "storage_unavailable", "The manifest stayed contended for too long.", limit_sec=self._contention.limit
+            )
         )
 
     def write_artifact(
@@ -121,6 +125,27 @@ class ResultStore:
         row = _artifact_row(artifact_path(component, stem), "npz", parts, retention_class)
         row.update(content_digest=meta["content_digest"], schema_version=meta["schema_version"])
         return self._put_artifact(run_path, component, row, parts)
+
+    def write_or_adopt(
+        self, run_path: str, component: str, stem: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Store one NPZ unless the run holds the same result already. Returns the artifact row and meta that stand.
+
+        Two attempts at one run compute the same result into different bytes, because the meta says when. Were the
+        second to replace the first's file between its writing and its row, the manifest would contradict the file.
+        Errors as in `write_artifact`.
+        """
+        _require_owner(run_path, component, meta)
+        path = artifact_path(component, stem)
+        parts = npz.encode_parts(arrays, meta, self._limits)
+        if self._store.put_if_absent(self._artifact_key(run_path, path), parts):
+            row = _artifact_row(path, "npz", parts, "derived")
+            row.update(content_digest=meta["content_digest"], schema_version=meta["schema_version"])
+            return row, dict(meta)
+        return self._same_result(run_path, component, stem, meta) or (
+            self.write_artifact(run_path, component, stem, arrays, meta),
+            dict(meta),
+        )
 
     def write_array(
         self,
@@ -221,6 +246,33 @@ class ResultStore:
         if not _NAME.match(component) or not _NAME.match(file_name.rpartition(".")[0]):
             raise TrendFlowError("artifact_validation_failed", f"{path!r} is not an artifact path.")
         return f"{self.run_folder(run_path)}/{path}"
+
+    def _same_result(
+        self, run_path: str, component: str, stem: str, meta: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The stored artifact's row and meta if it is whole and holds the result that `meta` describes."""
+        try:
+            stored = self.read_artifact(run_path, component, stem)
+            standing = stored.meta
+            _require_owner(run_path, component, standing)
+            same = meta["status"] != "error" and all(standing.get(key) == meta[key] for key in _SAME_RESULT)
+        except TrendFlowError as exc:
+            if exc.error_class == "transient":
+                raise
+            return None  # what stands there is damaged or was removed meanwhile
+        digest = content_digest(component, meta["schema_version"], meta["status"], meta["empty_reason"], stored.arrays)
+        if not same or digest != meta["content_digest"]:
+            return None
+        row = {
+            "path": artifact_path(component, stem),
+            "type": "npz",
+            "size": stored.size,
+            "sha256": stored.sha256,
+            "retention_class": "derived",
+            "content_digest": digest,
+            "schema_version": meta["schema_version"],
+        }
+        return row, standing
 
     def _put_artifact(self, run_path: str, component: str, row: dict[str, Any], parts: list[Buffer]) -> dict[str, Any]:
         key = self._artifact_key(run_path, row["path"])

@@ -7,6 +7,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from trendflow.contracts.errors import TrendFlowError
+
+_RETRIED = "retried"
+
+
+def exhausted(error: TrendFlowError) -> TrendFlowError:
+    """Mark an error whose cause was already tried again as often as it may be.
+
+    Attempts multiply when two layers repeat: a caller that repeats work leaves errors with this mark alone.
+    """
+    error.detail[_RETRIED] = True
+    return error
+
+
+def is_exhausted(error: TrendFlowError) -> bool:
+    return bool(error.detail.get(_RETRIED))
+
 
 @dataclass(frozen=True)
 class RetryPolicy:
@@ -21,6 +38,10 @@ class RetryPolicy:
             yield False
             time.sleep(wait * (1 + random.uniform(0, self.jitter)))
         yield True
+
+
+# Somebody waits for the first answer of a store, and what fails then is mostly a wrong setting.
+OPENING = RetryPolicy(waits=(0.5, 1.0))
 
 
 @dataclass(frozen=True)

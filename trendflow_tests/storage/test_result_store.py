@@ -218,6 +218,43 @@ def test_writing_the_same_bytes_again_keeps_the_row(run: ResultStore) -> None:
     assert run.read_manifest(RUN) == before
 
 
+LATER = "2026-01-01T00:00:09.000Z"
+
+
+def test_the_same_result_a_second_time_leaves_the_first_file(memory: ObjectStore, run: ResultStore) -> None:
+    """Another attempt's file differs only in what the meta says of time; the row must describe the one that stands."""
+    before = memory.get(f"{FOLDER}/core_clip/core_clip.npz")
+    arrays = example_arrays()
+    row, meta = run.write_or_adopt(
+        RUN, "core_clip", "core_clip", arrays, meta_for(IDENTITY, "core_clip", arrays, created_at=LATER)
+    )
+    assert memory.get(f"{FOLDER}/core_clip/core_clip.npz") == before
+    manifest = run.read_manifest(RUN)
+    assert manifest is not None
+    (stored,) = manifest["components"]
+    assert row == stored["artifacts"][0]
+    assert meta["created_at"] == CREATED_AT
+
+
+@pytest.mark.parametrize("difference", ["nothing stands", "arrays", "key", "damage", "error"])
+def test_another_result_takes_the_place_of_what_stands(memory: ObjectStore, run: ResultStore, difference: str) -> None:
+    key = f"{FOLDER}/core_clip/core_clip.npz"
+    arrays = example_arrays(seed=7 if difference == "arrays" else 0)
+    meta = meta_for(IDENTITY, "core_clip", arrays, key=("e" if difference == "key" else "c") * 64, created_at=LATER)
+    if difference == "error":
+        arrays, meta = {}, meta_for(IDENTITY, "core_clip", {}, error=TrendFlowError("timeout", "It took too long."))
+    if difference == "damage":
+        data = bytearray(memory.get(key))
+        data[len(data) // 2] ^= 1
+        memory.put(key, bytes(data))
+    if difference == "nothing stands":
+        memory.delete(key)
+    row, found = run.write_or_adopt(RUN, "core_clip", "core_clip", arrays, meta)
+    assert found == meta
+    assert row["sha256"] == sha256_hex(memory.get(key)) == sha256_hex(encode(arrays, meta))
+    assert row["content_digest"] == meta["content_digest"]
+
+
 def test_a_reused_artifact_keeps_its_arrays_byte_for_byte(run: ResultStore) -> None:
     """The arrays survive re-stamping, and either run can be deleted without the other."""
     old = run.read_artifact(RUN, "core_clip")
