@@ -1,8 +1,8 @@
-"""Asset checks: what is stored is read back and held against the contracts."""
+"""The asset check of a component: what is stored is read back and held against the contracts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,33 +17,33 @@ from trendflow.orchestration.cache import stem_of
 from trendflow.orchestration.runs import RunContext
 
 VALID = "valid"
-SUCCEEDED = "succeeded"
-DESCRIPTIONS = {
-    VALID: "What is stored fits its schema, carries the run's identity, has valid indices and a consistent status.",
-    SUCCEEDED: "The component ended without an error.",
-}
+DESCRIPTION = (
+    "The component ended without an error, and what is stored fits its schema, carries the run's identity, has valid "
+    "indices and a consistent status."
+)
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """A failed `blocking` check stops everything downstream. `findings` maps aspect → finding."""
+    """A result that is not `sound` stops everything downstream; a failed component that is stored soundly does not.
 
-    name: str
+    `findings` maps aspect → finding.
+    """
+
     passed: bool
-    blocking: bool
+    sound: bool
     findings: Mapping[str, str]
 
 
-def run_checks(run: RunContext, node: ComponentNode) -> Iterator[CheckResult]:
+def check_stored(run: RunContext, node: ComponentNode) -> CheckResult:
     """Check the stored result of one component.
 
-    One check covers four aspects: every check of every component costs Dagster two event rows in every run.
+    One check covers five aspects: every check of every component costs Dagster three events in every run.
     """
     manifest = run.manifest()
     row = find_row(manifest, node.name)
     if row is None:
-        yield CheckResult(VALID, False, True, {"manifest": "The manifest has no row for it."})
-        return
+        return CheckResult(False, False, {"manifest": "The manifest has no row for it."})
     problems: dict[str, list[str]] = {"schema": [], "identity": [], "indices": [], "status": []}
     for entry in row["artifacts"]:
         stem = stem_of(entry)
@@ -61,10 +61,10 @@ def run_checks(run: RunContext, node: ComponentNode) -> Iterator[CheckResult]:
         problems["indices"] += _index_problems(stored.arrays)
         problems["status"] += _status_problems(row, stem, stored.meta)
     findings = {aspect: found[0] if found else "in order" for aspect, found in problems.items()}
-    yield CheckResult(VALID, not any(problems.values()), True, findings)
     failed = row["status"] == "error"
-    text = f"{row['error_code']}: {row['error']}" if failed else row["status"]
-    yield CheckResult(SUCCEEDED, not failed, False, {"outcome": text})
+    findings["outcome"] = f"{row['error_code']}: {row['error']}" if failed else row["status"]
+    sound = not any(problems.values())
+    return CheckResult(sound and not failed, sound, findings)
 
 
 def _identity_problems(run: RunContext, manifest: Mapping[str, Any], meta: Mapping[str, Any]) -> list[str]:

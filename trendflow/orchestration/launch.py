@@ -3,51 +3,74 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
-from functools import cache
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal
 
 from dagster import DagsterEvent, DagsterInstance, JobDefinition
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
 
+from trendflow.contracts.errors import ERROR_RULES, TrendFlowError
+from trendflow.orchestration.history import open_instance
 from trendflow.orchestration.partitions import add_partitions
+from trendflow.storage.object_store import ObjectNotFound
 
 Outcome = Literal["success", "error", "cancelled"]
+_TYPED = (TrendFlowError.__name__, ObjectNotFound.__name__)
+
+
+@contextmanager
+def _typed_database() -> Iterator[None]:
+    """Dagster's database may be full, locked or read-only: `storage_unavailable` or `config_invalid`."""
+    try:
+        yield
+    except DBAPIError as exc:
+        # SQLite speaks in fixed phrases; other databases may quote their address.
+        reason = f": {exc.orig}" if isinstance(exc.orig, sqlite3.Error) else ""
+        wrong = any(phrase in reason for phrase in ("readonly", "unable to open"))
+        code = "config_invalid" if wrong else "storage_unavailable"
+        raise TrendFlowError(code, f"The database in DAGSTER_HOME does not work{reason}.") from exc
 
 
 def register(keys: Iterable[str]) -> None:
     """Make runs known to Dagster as partitions, without starting them."""
-    with DagsterInstance.get() as instance:
+    with _typed_database(), DagsterInstance.get() as instance:
         add_partitions(instance, keys)
 
 
-@cache
-def _relax_sqlite() -> None:
-    """Let SQLite write its log without waiting for the disk at every event.
-
-    Dagster commits each of the 100 events of a run on its own. In WAL mode `synchronous=NORMAL` keeps the database
-    consistent through a crash of the process; what a power cut may lose is history, and history is not the truth.
-    """
-
-    @event.listens_for(Engine, "connect")
-    def _on_connect(connection: Any, _record: Any) -> None:
-        if isinstance(connection, sqlite3.Connection):
-            connection.execute("PRAGMA synchronous=NORMAL")
-
-
 def process_here(job: JobDefinition, partition_key: str) -> Outcome:
-    """Run the job for one partition inside this process, recorded in the Dagster instance."""
-    _relax_sqlite()
+    """Run the job for one partition inside this process, recorded in the Dagster instance.
+
+    A component that fails is explained by the manifest. Raises the typed error of a run that failed outside its
+    components, for example because the store or Dagster's database cannot be written.
+    """
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    with DagsterInstance.get() as instance:
+    with _typed_database(), open_instance() as instance:
         add_partitions(instance, [partition_key])
         result = job.execute_in_process(
             partition_key=partition_key, instance=instance, raise_on_error=False, run_config=quiet
         )
     if result.success:
         return "success"
-    return "cancelled" if any(_is_interrupt(found) for found in result.all_events) else "error"
+    if any(_is_interrupt(found) for found in result.all_events):
+        return "cancelled"
+    for found in result.all_events:
+        error = _typed_cause(found)
+        if error is not None:
+            raise error
+    return "error"
+
+
+def _typed_cause(found: DagsterEvent) -> TrendFlowError | None:
+    """The typed error behind a failed step. Dagster keeps exceptions as text."""
+    error = found.step_failure_data.error if found.is_step_failure else None
+    while error is not None:
+        if error.cls_name in _TYPED:
+            code, _, sentence = error.message.strip().partition(": ")[2].partition(": ")
+            if code in ERROR_RULES:
+                return TrendFlowError(code, sentence)
+        error = error.cause
+    return None
 
 
 def _is_interrupt(found: DagsterEvent) -> bool:

@@ -11,10 +11,13 @@ from dagster import MetadataValue, TableColumn, TableRecord, TableSchema
 
 from trendflow.contracts.manifest import content_digests
 from trendflow.orchestration.inputs import open_frames
+from trendflow.orchestration.report_step import report_location
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.work import Finished
 from trendflow.orchestration.wrapper import log_failure
-from trendflow.presentation.previews import Preview, preview_for, summary_rows
+from trendflow.presentation.facts import shortfall_text
+from trendflow.presentation.preview_plots import Preview
+from trendflow.presentation.previews import preview_for, summary_rows
 from trendflow.storage.object_store import ObjectNotFound
 
 RowValue = str | int | float | bool | None
@@ -45,6 +48,8 @@ def result_metadata(run: RunContext, finished: Finished) -> dict[str, Any]:
         found["reused_from"] = meta["reused_from"]["run_id"]
     if meta["warnings"]:
         found["warnings"] = ", ".join(meta["warnings"])
+    if "sampling_shortfall" in meta["warnings"]:
+        found["sampling_shortfall"] = shortfall_text(finished.arrays)
     schema = run.deployment.schemas.get(str(meta["schema_version"]))
     units = {name: feature.unit or "" for name, feature in schema.features.items()}
     rows = [
@@ -124,4 +129,13 @@ def run_metadata(run: RunContext, manifest: Mapping[str, Any]) -> dict[str, Any]
         "profile": run.profile_name,
         "config_hash": run.identity.config_hash,
         "manifest": f"result_store/{run.run_path}/manifest.json",
+    }
+
+
+def report_metadata(run: RunContext, key: str, size: int) -> dict[str, Any]:
+    """Where the report of a run is, and the command that writes it anywhere else."""
+    return {
+        "report": MetadataValue.path(report_location(run, key)),
+        "open_elsewhere": f"trendflow report {run.identity.partition_key} --output report.html",
+        "bytes": size,
     }

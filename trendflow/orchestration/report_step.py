@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from trendflow.media import frames_store
-from trendflow.orchestration.inputs import open_frames
+from trendflow.orchestration.inputs import frames_available, open_frames
 from trendflow.orchestration.runs import RunContext
-from trendflow.orchestration.wrapper import run_status
 from trendflow.presentation.report import render_report
 from trendflow.presentation.run_view import load_run_view, with_thumbnails
 
@@ -17,10 +15,9 @@ def report_key(run_path: str) -> str:
 def write_report(run: RunContext) -> tuple[str, int]:
     """Render the report of a run and store it. Returns its key and its size in bytes."""
     results, manifest = run.deployment.results, run.manifest()
-    view = load_run_view(results, run.run_path, registry=run.deployment.schemas, status=run_status(run, manifest))
+    view = load_run_view(results, run.run_path, required=run.required, registry=run.deployment.schemas)
     # Frames expire and reused runs never had any; thumbnails that were drawn once stay in the render cache.
-    stored = manifest["run"]["frames_dir"] is not None and frames_store.is_complete(run.deployment.store, run.run_path)
-    frames = (lambda: open_frames(run, manifest)) if stored else None
+    frames = (lambda: open_frames(run, manifest)) if frames_available(run, manifest) else None
     html = render_report(with_thumbnails(view, run.deployment.store, frames)).encode("utf-8")
     key = report_key(run.run_path)
     run.deployment.store.put(key, html)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from trendflow.presentation.formatting import (
     MISSING,
     byte_size,
@@ -20,10 +22,10 @@ from trendflow.presentation.formatting import (
     seconds_between,
     short_hash,
 )
-from trendflow.presentation.run_view import SEGMENTER, ComponentView, RunView, features_of
+from trendflow.presentation.run_view import SEGMENTER, Arrays, ComponentView, RunView, features_of
 from trendflow.presentation.texts import STATUS_TEXTS, advice, empty_text, warning_text
 from trendflow.presentation.timeline import make_axis
-from trendflow.presentation.tracks import class_counts
+from trendflow.presentation.tracks import NO_STEADY_TEMPO, class_counts, has_steady_tempo
 
 
 @dataclass(frozen=True)
@@ -214,8 +216,8 @@ def _loudness(found: ComponentView) -> tuple[str, str]:
 def _tempo(found: ComponentView) -> tuple[str, str]:
     valid, agreement = found.feature("tempo_valid_ratio"), found.feature("tempo_agreement")
     return (
-        fixed(found.feature("tempo_bpm"), 1, "BPM"),
-        f"evidence in {percent(valid)} of windows · {percent(agreement)} agree",
+        fixed(found.feature("tempo_bpm"), 1, "BPM") if has_steady_tempo(found) else NO_STEADY_TEMPO,
+        f"evidence in {percent(valid)} of windows · {percent(agreement)} of these agree",
     )
 
 
@@ -244,12 +246,28 @@ def notices(view: RunView) -> list[Notice]:
     codes = sorted({*view.run["warnings"], *(code for row in rows for code in row["warnings"])})
     for code in codes:
         where = ", ".join(row["name"] for row in rows if code in row["warnings"])
+        if code == "sampling_shortfall":
+            where = shortfall_text(view.arrays(SEGMENTER)) or where
         found.append(Notice("warning", warning_text(code), where, code))
     by_cause: dict[str, list[str]] = {}
     for entry in view.run["skipped"]:
         by_cause.setdefault(entry["because"], []).append(entry["name"])
     found += [Notice("skipped", f"Not run: {', '.join(names)}", cause, "") for cause, names in by_cause.items()]
     return found
+
+
+def shortfall_text(segmenter: Arrays) -> str:
+    """Who got fewer frames than its minimum, and how many; "" without the arrays of the Segmenter."""
+    if "component_budget" not in segmenter:
+        return ""
+    names, minima = segmenter["component_names"].tolist(), segmenter["component_budget"][:, 0].tolist()
+    counts = np.diff(segmenter["component_indices_row_splits"]).tolist()
+    short = [
+        f"{name} got {got} of at least {wanted} frames"
+        for name, wanted, got in zip(names, minima, counts, strict=True)
+        if got < wanted
+    ]
+    return " · ".join(short)
 
 
 def component_rows(view: RunView) -> list[ComponentRow]:

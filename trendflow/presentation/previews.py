@@ -1,23 +1,14 @@
-"""Small pictures of a component's result for the asset graph: arrays in, PNG or JPEG bytes out."""
+"""Small pictures of a component's result for the asset graph: arrays in, SVG or JPEG bytes out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from trendflow.presentation.preview_plots import DRAWERS, Preview
 from trendflow.presentation.run_view import Arrays, features_of
 from trendflow.presentation.thumbnails import FrameReader
-
-
-@dataclass(frozen=True)
-class Preview:
-    """One picture, below 150 kB; `mime` is `image/png` or `image/jpeg`."""
-
-    name: str
-    mime: str
-    data: bytes
 
 
 def preview_for(
@@ -30,9 +21,6 @@ def preview_for(
     """
     if meta["status"] != "ok":
         return []
-    # Imported here because the plotting library takes longer to load than a definition file may.
-    from trendflow.presentation.preview_plots import DRAWERS
-
     draw = DRAWERS.get(component)
     return draw(arrays, frames) if draw is not None else []
 
@@ -41,6 +29,7 @@ def summary_rows(arrays: Arrays, units: Mapping[str, str] | None = None) -> list
     """(feature, value, unit) of every scalar; a value that could not be measured is None."""
     known = units or {}
     return [
-        (name, value if math.isfinite(value) else None, known.get(name, ""))
+        # float32 carries 7 digits; more of them would be noise of the conversion.
+        (name, float(f"{value:.7g}") if math.isfinite(value) else None, known.get(name, ""))
         for name, value in features_of(arrays).items()
     ]

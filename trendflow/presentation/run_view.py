@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.manifest import DerivedStatus, run_status
 from trendflow.presentation.thumbnails import (
     FrameReader,
     Thumbnail,
@@ -32,7 +33,7 @@ FEATURES = ("feature_names", "feature_values")
 
 # Members each page reads. The rest (embeddings, meshes) is most of the bytes and stays in the store.
 PAGE_ARRAYS: dict[str, tuple[str, ...]] = {
-    SEGMENTER: ("union_timestamps_sec", "component_names", "component_indices", "component_indices_row_splits"),
+    SEGMENTER: ("union_timestamps_sec", "component_names", "component_indices_row_splits", "component_budget"),
     "core_clip": ("frame_indices", "times_s", "consecutive_cosine_prev"),
     "core_object_detections": (
         "frame_indices",
@@ -63,6 +64,7 @@ PAGE_ARRAYS: dict[str, tuple[str, ...]] = {
         "segment_mask",
         "bpm_by_segment",
         "pulse_clarity_by_segment",
+        "tempo_warnings",
     ),
 }
 DENSE_ARRAYS = ("pts_sec", "lowres_mad", "luma_mean", "hist_l1", "corrupt_mask")
@@ -89,12 +91,12 @@ class ComponentView:
 class RunView:
     """One run as pages see it.
 
-    `status` is the run's (`success`, `error`, `running`), `units` maps component → feature → unit, `dense` holds the
+    `units` maps component → feature → unit, `dense` holds the
     Segmenter's per-frame signals (empty when it failed).
     """
 
     manifest: Mapping[str, Any]
-    status: str
+    status: DerivedStatus
     components: Mapping[str, ComponentView] = field(default_factory=dict)
     dense: Arrays = field(default_factory=dict)
     thumbnails: Sequence[Thumbnail] = ()
@@ -135,31 +137,17 @@ def features_of(arrays: Arrays) -> dict[str, float]:
     return dict(zip(arrays["feature_names"].tolist(), arrays["feature_values"].tolist(), strict=True))
 
 
-def derive_status(manifest: Mapping[str, Any]) -> str:
-    """The run's status as far as the manifest alone can tell.
-
-    A finished run with an error row counts as failed unless the run itself says that only an optional component
-    failed (`partial_failure`) and nothing was skipped for it.
-    """
-    run = manifest["run"]
-    if run["finished_at"] is None:
-        return "running"
-    failed = any(row["status"] == "error" for row in manifest["components"])
-    tolerated = "partial_failure" in run["warnings"] and not run["skipped"]
-    return "error" if failed and not tolerated else "success"
-
-
 def load_run_view(
     results: ResultStore,
     run_path: str,
     *,
+    required: Collection[str],
     registry: SchemaRegistry | None = None,
-    status: str | None = None,
 ) -> RunView:
     """Read what the report shows of the run at `<platform_id>/<video_id>/<run_id>`.
 
-    `status` is what the orchestration knows of the run; without it the manifest decides. Every artifact is checked
-    against the sha256 of its manifest row. Raises `dependency_missing` when the run has no manifest,
+    `required` names the components of the run's profile that must not fail; they decide its status. Every artifact is
+    checked against the sha256 of its manifest row. Raises `dependency_missing` when the run has no manifest,
     `artifact_validation_failed` when a file is not what the manifest says.
     """
     manifest = results.read_manifest(run_path)
@@ -179,7 +167,7 @@ def load_run_view(
             ).arrays
     return RunView(
         manifest=manifest,
-        status=status or derive_status(manifest),
+        status=run_status(manifest, required),
         components=components,
         dense=dense,
         units=feature_units(registry, components) if registry else {},

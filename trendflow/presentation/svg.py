@@ -127,13 +127,21 @@ class Chart:
         # A zero-length line with a round cap stays round when the drawing is stretched; a circle would not.
         self._add(f'<path class="{escape(css)}" d="M{_n(px)} {_n(py)}h0"/>')
 
-    def render(self, label: str, css: str = "", unit: str = "") -> Markup:
-        """The finished `<svg>`; `label` is what a screen reader says, `unit` belongs to the value axis."""
+    def render(
+        self, label: str, css: str = "", unit: str = "", place: tuple[float, float, float, float] | None = None
+    ) -> Markup:
+        """The finished `<svg>`; `label` is what a screen reader says, `unit` belongs to the value axis.
+
+        `place` (x, y, width, height) is the chart's box inside a larger drawing; without it the style sheet decides.
+        """
+        box = ""
+        if place is not None:
+            box = ' x="{}" y="{}" width="{}" height="{}"'.format(*map(_n, place))
         axis = f' data-y0="{self.y0:.6g}" data-y1="{self.y1:.6g}" data-unit="{escape(unit)}"'
         if self._clipped:
             axis += " data-clipped"
         return Markup(
-            f'<svg class="chart {escape(css)}" viewBox="0 0 {_n(WIDTH)} {_n(self.height)}" '
+            f'<svg class="chart {escape(css)}"{box} viewBox="0 0 {_n(WIDTH)} {_n(self.height)}" '
             f'preserveAspectRatio="none" role="img" aria-label="{escape(label)}"{axis}>'
             f"{''.join(self._shapes)}</svg>"
         )

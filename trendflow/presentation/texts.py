@@ -53,6 +53,7 @@ STATUS_TEXTS: dict[str, str] = {
     "skipped": "Skipped",
     "success": "Success",
     "running": "Running",
+    "pending": "Waiting",
 }
 
 _CLASS_TEXTS = {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from trendflow.presentation.formatting import clock, fixed, number, percent, plural
-from trendflow.presentation.run_view import SEGMENTER, Arrays, RunView
+from trendflow.presentation.run_view import SEGMENTER, Arrays, ComponentView, RunView
 from trendflow.presentation.series import nice_range, sample_edges, value_range
 from trendflow.presentation.svg import Chart
 from trendflow.presentation.timeline import (
@@ -35,6 +35,9 @@ MIN_MOTION_AXIS = 0.01
 # A shot narrower than this share of the axis has no room for its number.
 MIN_LABEL_SHARE = 0.025
 MIN_LABEL_SHARE_PHONE = 0.07
+# White noise may pass the evidence gate in almost a fifth of its windows; fewer than that speak for no tempo.
+MIN_TEMPO_WINDOWS = 0.2
+NO_STEADY_TEMPO = "No steady tempo"
 
 
 def build_tracks(view: RunView) -> list[Track]:
@@ -290,6 +293,12 @@ def _loudness(view: RunView, axis: Axis) -> list[Track]:
     ]
 
 
+def has_steady_tempo(tempo: ComponentView) -> bool:
+    """Whether the artifact's own evidence supports one number: enough windows with a beat, and these agree."""
+    disagree = "windows_disagree" in tempo.arrays["tempo_warnings"].tolist()
+    return tempo.feature("tempo_valid_ratio") >= MIN_TEMPO_WINDOWS and not disagree
+
+
 def _tempo(view: RunView, axis: Axis) -> list[Track]:
     title, about = "Tempo", "Beats per minute of each window; only windows with enough evidence have a tempo."
     state = component_state(view, "tempo_extractor")
@@ -307,7 +316,9 @@ def _tempo(view: RunView, axis: Axis) -> list[Track]:
             chart.dots(arrays["segment_center_sec"], bpm, "dot c-audio")
         tempo = view.feature("tempo_extractor", "tempo_bpm")
         valid = view.feature("tempo_extractor", "tempo_valid_ratio")
-        facts = [f"median {fixed(tempo, 1, 'BPM')}", f"{percent(valid)} of windows valid"]
+        steady = has_steady_tempo(view.components["tempo_extractor"])
+        median = f"median {fixed(tempo, 1, 'BPM')}" if steady else NO_STEADY_TEMPO.lower()
+        facts = [median, f"{percent(valid)} of windows valid"]
         tracks.append(
             Track(
                 "tempo",

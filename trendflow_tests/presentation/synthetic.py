@@ -11,8 +11,15 @@ from trendflow.contracts.artifact import ModelUsed, feature_arrays, row_splits
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.identity import RunIdentity
 from trendflow.contracts.keys import model_signature, models_used_rows
-from trendflow.contracts.manifest import component_row_from_meta, new_manifest, skip_component, update_run, upsert_row
-from trendflow.presentation.run_view import ComponentView, RunView, derive_status
+from trendflow.contracts.manifest import (
+    component_row_from_meta,
+    new_manifest,
+    run_status,
+    skip_component,
+    update_run,
+    upsert_row,
+)
+from trendflow.presentation.run_view import ComponentView, RunView
 from trendflow.presentation.thumbnails import Thumbnail, make_thumbnails
 
 Arrays = dict[str, np.ndarray]
@@ -201,6 +208,7 @@ def _tempo(duration: float, rng: np.random.Generator) -> Arrays:
         "segment_mask": valid,
         "bpm_by_segment": np.where(valid, bpm, np.nan).astype(np.float32),
         "pulse_clarity_by_segment": np.where(valid, 0.6, 0.1).astype(np.float32),
+        "tempo_warnings": np.array([], dtype=np.str_),
         **feature_arrays({"tempo_bpm": 118.2, "tempo_valid_ratio": float(valid.mean()), "tempo_agreement": 0.9}),
     }
 
@@ -250,7 +258,7 @@ def make_view(
     failed_decode = "segmenter" in (errors or {})
     return RunView(
         manifest=manifest,
-        status=derive_status(manifest),
+        status=run_status(manifest, tuple(KINDS)),
         components=components,
         dense={} if failed_decode else dense,
         thumbnails=[] if failed_decode else thumbnails,

@@ -1,19 +1,23 @@
-"""The page in a real browser: no sideways scrolling on a phone or a laptop, no script error, no request."""
+"""Page and previews in a real browser: no sideways scrolling on a phone or a laptop, no script error, no request."""
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.presentation.figure import WIDTH
+from trendflow.presentation.previews import preview_for
 from trendflow.presentation.report import render_report
-from trendflow_tests.presentation.synthetic import make_view
+from trendflow_tests.presentation.synthetic import arrays_of, make_view
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -41,6 +45,13 @@ addEventListener("load", function () {{
 }});
 </script></body>"""
 
+PICTURES = """<!doctype html><body>{images}<pre id="out"></pre><script>
+addEventListener("load", function () {{
+  const widths = Array.from(document.images, (image) => image.naturalWidth);
+  document.getElementById("out").textContent = JSON.stringify(widths);
+}});
+</script></body>"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> str:
@@ -59,15 +70,35 @@ def page() -> str:
 @pytest.mark.parametrize("width", [360, 390, 768, 1280])
 def test_the_page_fits_its_window(browser: str, page: str, width: int, tmp_path: Path) -> None:
     # srcdoc frames share the origin of the page around them, which file:// frames do not.
-    probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.format(width=width, page=html.escape(page)), "utf-8")
+    found = measured(browser, PROBE.format(width=width, page=html.escape(page)), tmp_path)
+    assert found["inner"] == width
+    assert found["scroll"] <= found["inner"]
+    assert found["wide"] == []
+    assert found["time"] == "0:15.0"
+    assert re.fullmatch(r"[−0-9.]+", found["now"])
+    assert min(found["images"]) > 0
+
+
+def test_a_browser_draws_every_preview(browser: str, tmp_path: Path) -> None:
+    arrays = arrays_of(30.0, (5.0, 20.0))
+    previews = [preview for name in arrays for preview in preview_for(name, arrays[name], {"status": "ok"})]
+    images = [f"<img src='data:{p.mime};base64,{base64.b64encode(p.data).decode()}'>" for p in previews]
+    widths = measured(browser, PICTURES.format(images="".join(images)), tmp_path)
+    assert widths == [WIDTH] * len(previews)
+    assert len(widths) >= 7
+
+
+def measured(browser: str, page: str, folder: Path) -> Any:
+    """What a page that measures itself leaves in its element `out`."""
+    probe = folder / "probe.html"
+    probe.write_text(page, "utf-8")
     command = [
         browser,
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
         "--disable-background-networking",
-        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--user-data-dir={folder / 'profile'}",
         "--window-size=1400,1000",
         "--virtual-time-budget=4000",
         "--dump-dom",
@@ -76,10 +107,4 @@ def test_the_page_fits_its_window(browser: str, page: str, width: int, tmp_path:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     match = re.search(r"<pre id=\"out\">(.*?)</pre>", done.stdout, re.DOTALL)
     assert match, done.stdout[-500:]
-    found = json.loads(html.unescape(match[1]))
-    assert found["inner"] == width
-    assert found["scroll"] <= found["inner"]
-    assert found["wide"] == []
-    assert found["time"] == "0:15.0"
-    assert re.fullmatch(r"[−0-9.]+", found["now"])
-    assert min(found["images"]) > 0
+    return json.loads(html.unescape(match[1]))

@@ -8,10 +8,11 @@ import re
 import numpy as np
 import pytest
 
+from trendflow.contracts.artifact import feature_arrays
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.presentation.pictures import frame_boxes
 from trendflow.presentation.report import MAX_BYTES, render_report
-from trendflow.presentation.run_view import ComponentView, RunView, derive_status
+from trendflow.presentation.run_view import ComponentView, RunView
 from trendflow.presentation.thumbnails import Thumbnail, make_thumbnails, plan_thumbnails
 from trendflow_tests.presentation.page import Page
 from trendflow_tests.presentation.synthetic import KINDS, SyntheticFrames, arrays_of, make_view
@@ -229,18 +230,51 @@ def test_a_page_above_the_limit_is_refused() -> None:
     assert caught.value.error_code == "artifact_validation_failed"
 
 
+def headline(page: Page, label: str) -> str:
+    """What the page says right of a headline's label."""
+    return page.visible.split(f" {label} ", 1)[1]
+
+
+def with_tempo(valid_ratio: float, warnings: list[str]) -> RunView:
+    view = make_view(30.0, CUTS)
+    tempo = view.components["tempo_extractor"]
+    arrays = {
+        **tempo.arrays,
+        "tempo_warnings": np.array(warnings, dtype=np.str_),
+        **feature_arrays({"tempo_bpm": 220.7, "tempo_valid_ratio": valid_ratio, "tempo_agreement": 0.9}),
+    }
+    components = {**view.components, "tempo_extractor": dataclasses.replace(tempo, arrays=arrays)}
+    return dataclasses.replace(view, components=components)
+
+
 @pytest.mark.parametrize(
-    ("finished", "statuses", "warnings", "skipped", "expected"),
+    ("valid_ratio", "warnings", "steady"),
     [
-        (None, ["ok"], [], [], "running"),
-        ("2026-03-01T10:00:00.000Z", ["ok", "empty"], [], [], "success"),
-        ("2026-03-01T10:00:00.000Z", ["ok", "error"], [], [], "error"),
-        ("2026-03-01T10:00:00.000Z", ["ok", "error"], ["partial_failure"], [], "success"),
-        ("2026-03-01T10:00:00.000Z", ["error"], ["partial_failure"], [{"name": "x", "because": "y"}], "error"),
+        (0.06, [], False),
+        (0.06, ["few_valid_windows"], False),
+        (0.9, ["windows_disagree"], False),
+        (0.9, [], True),
+        (1.0, ["few_valid_windows"], True),  # a clip too short for three windows
     ],
 )
-def test_status_from_the_manifest(
-    finished: str | None, statuses: list[str], warnings: list[str], skipped: list[dict[str, str]], expected: str
-) -> None:
-    run = {"finished_at": finished, "warnings": warnings, "skipped": skipped}
-    assert derive_status({"run": run, "components": [{"status": status} for status in statuses]}) == expected
+def test_a_tempo_is_claimed_only_on_evidence(valid_ratio: float, warnings: list[str], steady: bool) -> None:
+    page = Page(render_report(with_tempo(valid_ratio, warnings)))
+    assert ("220.7" in headline(page, "Tempo")[:20]) == steady
+    assert headline(page, "Tempo").startswith("No steady tempo") != steady
+    assert ("median 220.7" in page.visible) == steady
+
+
+def test_a_sampling_shortfall_names_who_got_how_many_of_how_many() -> None:
+    view = make_view(30.0, CUTS, warnings=("sampling_shortfall",))
+    segmenter = view.components["segmenter"]
+    arrays = {
+        **segmenter.arrays,
+        "component_names": np.array(["core_clip", "cut_detection", "shot_quality"]),
+        "component_budget": np.array([[200, 400, 800], [400, 800, 1500], [100, 100, 100]], np.int32),
+        "component_indices_row_splits": np.cumsum([0, 250, 249, 99]).astype(np.int64),
+    }
+    components = {**view.components, "segmenter": dataclasses.replace(segmenter, arrays=arrays)}
+    page = Page(render_report(dataclasses.replace(view, components=components)))
+    assert "cut_detection got 249 of at least 400 frames" in page.visible
+    assert "shot_quality got 99 of at least 100 frames" in page.visible
+    assert "core_clip got" not in page.visible

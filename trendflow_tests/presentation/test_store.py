@@ -61,7 +61,7 @@ def save_run(store: ObjectStore, registry: SchemaRegistry, identity: Any = IDENT
 
 def test_a_stored_run_becomes_a_page(store: ObjectStore, registry: SchemaRegistry) -> None:
     results = save_run(store, registry)
-    view = load_run_view(results, IDENTITY.run_path, registry=registry)
+    view = load_run_view(results, IDENTITY.run_path, required=KINDS, registry=registry)
     assert view.status == "success"
     assert set(view.arrays("cut_detection")) == {*PAGE_ARRAYS["cut_detection"], "feature_names", "feature_values"}
     assert set(view.dense) == set(DENSE_ARRAYS)
@@ -89,13 +89,13 @@ def test_a_changed_artifact_is_refused(store: ObjectStore, registry: SchemaRegis
     data[len(data) // 2] ^= 1
     store.put(key, bytes(data))
     with pytest.raises(TrendFlowError) as caught:
-        load_run_view(results, IDENTITY.run_path)
+        load_run_view(results, IDENTITY.run_path, required=KINDS)
     assert caught.value.error_code == "artifact_validation_failed"
 
 
 def test_a_run_without_a_manifest_is_refused(store: ObjectStore) -> None:
     with pytest.raises(TrendFlowError) as caught:
-        load_run_view(ResultStore(store), IDENTITY.run_path)
+        load_run_view(ResultStore(store), IDENTITY.run_path, required=KINDS)
     assert caught.value.error_code == "dependency_missing"
 
 
@@ -104,7 +104,7 @@ def no_frames() -> SyntheticFrames:
 
 
 def load(results: ResultStore, run_path: str) -> RunView:
-    return load_run_view(results, run_path)
+    return load_run_view(results, run_path, required=KINDS)
 
 
 def test_pictures_are_made_once(store: ObjectStore, registry: SchemaRegistry) -> None:
