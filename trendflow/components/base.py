@@ -15,6 +15,7 @@ import numpy as np
 
 from trendflow.contracts.artifact import Artifact
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.video_document import VideoDocument
 from trendflow.models.batching import BatchRunner
 from trendflow.models.interface import ModelHandle
 
@@ -89,7 +90,10 @@ class FrameReader(Protocol):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Geometry and time axis of the analysed video. Times in seconds, sizes in pixels."""
+    """Geometry and time axis of the analysed video. Times in seconds, sizes in pixels, rates in frames per second.
+
+    `source_fps` has the precision of float32: it comes from a feature.
+    """
 
     duration_sec: float
     analysis_width: int
@@ -176,6 +180,7 @@ class ComponentInputs:
     samples: FrameSamples | None = None
     audio: AudioInput | None = None
     dense: Mapping[str, np.ndarray] | None = None
+    document: VideoDocument | None = None
     models: Mapping[str, ModelHandle] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     runner: BatchRunner = field(default_factory=BatchRunner)
@@ -197,6 +202,11 @@ class ComponentInputs:
         if self.dense is None:
             raise TrendFlowError("dependency_missing", "The dense signals are missing.", kind="artifact")
         return self.dense
+
+    def need_document(self) -> VideoDocument:
+        if self.document is None:
+            raise TrendFlowError("dependency_missing", "The run has no document.", kind="document")
+        return self.document
 
 
 class Component(Protocol):

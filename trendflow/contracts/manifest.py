@@ -6,8 +6,8 @@ function here returns a new manifest and applying one twice gives the same manif
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.identity import RunIdentity
@@ -52,6 +52,8 @@ _KIND_ORDER = {kind: position for position, kind in enumerate(get_args(Component
 
 Manifest = dict[str, Any]
 Row = dict[str, Any]
+DerivedStatus = Literal["pending", "running", "success", "error"]
+"""The statuses of a run that its manifest alone can tell apart."""
 
 
 def new_manifest(
@@ -104,7 +106,7 @@ def component_row_from_meta(
     """The manifest row of a component, from the meta of its main artifact.
 
     This is the only function that carries status, reason and error from an artifact to the manifest. `artifacts` are
-    the rows that `ResultStore.write_artifact` returned, the main artifact first.
+    the rows that the `ResultStore` returned, the main artifact first.
     """
     name = meta["producer"]
     if kind not in COMPONENT_KINDS:
@@ -177,6 +179,20 @@ def add_run_warnings(manifest: Mapping[str, Any], codes: Iterable[str]) -> Manif
 def find_row(manifest: Mapping[str, Any], name: str) -> Row | None:
     """The row of a component, or None."""
     return next((row for row in manifest["components"] if row["name"] == name), None)
+
+
+def run_status(manifest: Mapping[str, Any], required: Collection[str]) -> DerivedStatus:
+    """The status of a run, derived from its rows; nothing sets it by hand.
+
+    `required` names the components whose failure, or absence at the end, fails the run; those that the profile marks
+    as optional may fail.
+    """
+    rows = {row["name"]: row["status"] for row in manifest["components"]}
+    if any(rows.get(name) == "error" for name in required):
+        return "error"
+    if manifest["run"]["finished_at"] is None:
+        return "running" if rows else "pending"
+    return "success" if all(name in rows for name in required) else "error"
 
 
 def artifact_path(component: str, stem: str, suffix: str = "npz") -> str:

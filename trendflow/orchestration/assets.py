@@ -27,12 +27,13 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import ComponentNode
 from trendflow.contracts.keys import code_version, data_version, model_signature
 from trendflow.contracts.manifest import find_row
-from trendflow.orchestration.checks import DESCRIPTIONS, VALID, run_checks
+from trendflow.media import worker
+from trendflow.orchestration.checks import DESCRIPTION, VALID, check_stored
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.inputs import drop_scratch
-from trendflow.orchestration.metadata import result_metadata, run_metadata
+from trendflow.orchestration.metadata import report_metadata, result_metadata, run_metadata
 from trendflow.orchestration.partitions import video_runs
-from trendflow.orchestration.report_step import report_location, write_report
+from trendflow.orchestration.report_step import write_report
 from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.wrapper import blocked_by, finalise, run_component, skip, store
@@ -80,13 +81,6 @@ def component_spec(deployment: Deployment, node: ComponentNode) -> AssetSpec:
     return spec.with_io_manager_key(IO_MANAGER_KEY)
 
 
-def check_specs(node: ComponentNode) -> list[AssetCheckSpec]:
-    return [
-        AssetCheckSpec(name, asset=node.name, description=text, blocking=name == VALID)
-        for name, text in DESCRIPTIONS.items()
-    ]
-
-
 def closing_specs(deployment: Deployment) -> list[AssetSpec]:
     """The last two assets of a run: its closed manifest and its report."""
     return [
@@ -122,11 +116,13 @@ def build_assets(deployment: Deployment) -> AssetsDefinition:
     @multi_asset(
         name=STEP,
         specs=[*(component_spec(deployment, node) for node in nodes), *closing_specs(deployment)],
-        check_specs=[check for node in nodes for check in check_specs(node)],
+        check_specs=[AssetCheckSpec(VALID, asset=node.name, description=DESCRIPTION, blocking=True) for node in nodes],
         can_subset=True,
     )
     def video_run(context: AssetExecutionContext, trendflow: TrendFlowResource) -> Results:
+        worker.warm_up()  # its start overlaps with opening the run
         run = _open(context, trendflow)
+        run.clock.start()
         selected = {key.path[-1] for key in context.selected_asset_keys}
         try:
             for node in nodes:
@@ -169,19 +165,19 @@ def _component(context: AssetExecutionContext, run: RunContext, node: ComponentN
     if row["status"] == "error" and run.is_required(node.name):
         finalise(run)
         raise _failure(context, TrendFlowError(row["error_code"], row["error"]), node.name)
-    for check in run_checks(run, node):
-        yield AssetCheckResult(
-            asset_key=node.name,
-            check_name=check.name,
-            passed=check.passed,
-            severity=AssetCheckSeverity.ERROR if check.blocking else AssetCheckSeverity.WARN,
-            metadata=dict(check.findings),
-        )
-        if check.blocking and not check.passed:
-            # Blocking checks hold back other steps; inside this one nothing else would stop what comes next.
-            finalise(run, f"{node.name} is stored but not valid")
-            error = TrendFlowError("artifact_validation_failed", "What was stored is not valid; see its asset check.")
-            raise _failure(context, error, node.name)
+    check = check_stored(run, node)
+    yield AssetCheckResult(
+        asset_key=node.name,
+        check_name=VALID,
+        passed=check.passed,
+        severity=AssetCheckSeverity.WARN if check.sound else AssetCheckSeverity.ERROR,
+        metadata=dict(check.findings),
+    )
+    if not check.sound:
+        # Blocking checks hold back other steps; inside this one nothing else would stop what comes next.
+        finalise(run, f"{node.name} is stored but not valid")
+        error = TrendFlowError("artifact_validation_failed", "What was stored is not valid; see its asset check.")
+        raise _failure(context, error, node.name)
 
 
 def _close(context: AssetExecutionContext, run: RunContext, selected: set[str]) -> Results:
@@ -193,7 +189,7 @@ def _close(context: AssetExecutionContext, run: RunContext, selected: set[str]) 
             key, size = write_report(run)
         except TrendFlowError as error:
             raise _failure(context, error, REPORT) from error
-        yield MaterializeResult(asset_key=REPORT, metadata={"report": report_location(run, key), "bytes": size})
+        yield MaterializeResult(asset_key=REPORT, metadata=report_metadata(run, key, size))
 
 
 def _failure(context: AssetExecutionContext, error: TrendFlowError, component: str) -> Failure:

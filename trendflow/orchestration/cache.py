@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -65,7 +65,7 @@ class KeyParts:
         for name, value in asdict(self).items():
             if isinstance(value, dict):
                 for sub, digest in sorted(value.items()):
-                    rows[f"{name}.{sub}"] = digest if isinstance(digest, str) else digest_of(digest)
+                    rows[f"{name}:{sub}"] = digest if isinstance(digest, str) else digest_of(digest)
             else:
                 rows[name] = "none" if value is None else str(value)
         return rows
@@ -76,9 +76,14 @@ class Candidate:
     """An earlier result that passed every test, with its artifacts by file stem."""
 
     run_path: str
-    run_id: str
+    run: Mapping[str, Any]
+    """The run block of its manifest."""
     row: Mapping[str, Any]
     artifacts: Mapping[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = field(repr=False)
+
+    @property
+    def run_id(self) -> str:
+        return str(self.run["run_id"])
 
     @property
     def digests(self) -> dict[str, str]:
@@ -110,6 +115,7 @@ def upstream_digests(run: RunContext, component: str, manifest: Mapping[str, Any
 
 
 def key_parts(run: RunContext, component: str, source_sha256: str, upstream: UpstreamDigests) -> KeyParts:
+    """The key of `component` in this run. A component that reads the document depends on its digest, no other does."""
     spec = run.deployment.registry[component].spec
     return KeyParts(
         platform_id=run.identity.platform_id,
@@ -121,17 +127,23 @@ def key_parts(run: RunContext, component: str, source_sha256: str, upstream: Ups
         schema_version=spec.schema_version,
         model_signature=run.planned_signature(component),
         source_media=source_sha256,
-        document=None,
+        document=run.document_digest if "document" in spec.reads else None,
         reference=dict(spec.reference),
         upstream=upstream,
     )
 
 
 def find_candidate(run: RunContext, component: str, key: str, *, even_if_forced: bool = False) -> Candidate | None:
-    """An accepted earlier result for `key`, or None. Any doubt about a candidate rejects it, with a log line.
+    """The first of `candidates`, or None."""
+    return next(candidates(run, component, key, even_if_forced=even_if_forced), None)
 
-    A run submitted with force_recompute takes results of other runs only with `even_if_forced` (to compare with, not to
-    reuse); what it computed itself before it was interrupted stays good.
+
+def candidates(run: RunContext, component: str, key: str, *, even_if_forced: bool = False) -> Iterator[Candidate]:
+    """Accepted earlier results for `key`: this run's own, the indexed one, then the others, newest first.
+
+    Any doubt about a candidate rejects it, with a log line. A run submitted with force_recompute takes results of other
+    runs only with `even_if_forced` (to compare with, not to reuse); what it computed itself before it was interrupted
+    stays good.
     """
     deployment = run.deployment
     own = deployment.results.read_manifest(run.run_path)
@@ -144,11 +156,11 @@ def find_candidate(run: RunContext, component: str, key: str, *, even_if_forced:
     for path in dict.fromkeys(paths):
         candidate = _accept(run, component, key, path)
         if candidate is not None:
-            return candidate
-        if indexed is not None and path == indexed["run_path"]:
+            yield candidate
+        elif indexed is not None and path == indexed["run_path"]:
             run.refuted[key] = indexed
     if forced:
-        return None
+        return
     # The index is an accelerator: what it lost or never knew is still in the manifests.
     for manifest in deployment.results.manifests(run.identity.platform_id, run.identity.video_id):
         block = manifest["run"]
@@ -156,8 +168,7 @@ def find_candidate(run: RunContext, component: str, key: str, *, even_if_forced:
         if path not in paths and _row_with_key(manifest, component, key):
             candidate = _accept(run, component, key, path)
             if candidate is not None:
-                return candidate
-    return None
+                yield candidate
 
 
 def indexed_entry(run: RunContext, key: str) -> dict[str, Any] | None:
@@ -190,7 +201,7 @@ def _verified(run: RunContext, component: str, key: str, run_path: str) -> Candi
     deployment = run.deployment
     manifest = deployment.results.read_manifest(run_path)
     row = _row_with_key(manifest, component, key) if manifest else None
-    if row is None or row["status"] not in ("ok", "empty") or not row["artifacts"]:
+    if manifest is None or row is None or row["status"] not in ("ok", "empty") or not row["artifacts"]:
         return None
     artifacts: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {}
     for entry in row["artifacts"]:
@@ -204,4 +215,4 @@ def _verified(run: RunContext, component: str, key: str, run_path: str) -> Candi
         if problems:
             raise TrendFlowError("artifact_validation_failed", f"A stored {component} is not valid: {problems[0]}.")
         artifacts[stem] = (dict(stored.arrays), dict(meta))
-    return Candidate(run_path, run_path.rpartition("/")[2], row, artifacts)
+    return Candidate(run_path, manifest["run"], row, artifacts)

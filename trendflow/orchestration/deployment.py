@@ -15,6 +15,7 @@ from trendflow.models.pool import ModelPool
 from trendflow.storage.artifact_index import ArtifactIndex
 from trendflow.storage.object_store import ObjectStore
 from trendflow.storage.result_store import ResultStore
+from trendflow.storage.retry import OPENING
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +43,9 @@ class Deployment:
     @cached_property
     def store(self) -> ObjectStore:
         """The object store, after it proved that its conditional writes can be relied on."""
-        store = ObjectStore.open(self.settings.resolved_store_url, self.settings.store_options)
-        store.probe()
-        return store
+        url, options = self.settings.resolved_store_url, self.settings.store_options
+        ObjectStore.open(url, options, retry=OPENING).probe()
+        return ObjectStore.open(url, options)
 
     @cached_property
     def results(self) -> ResultStore:

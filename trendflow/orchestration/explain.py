@@ -11,6 +11,9 @@ from trendflow.contracts.manifest import content_digests, find_row
 from trendflow.orchestration import cache
 from trendflow.orchestration.runs import RunContext
 
+KEY = "idempotency_key"
+ABSENT, UNREADABLE, UNKNOWN = "absent", "unreadable", "unknown"
+
 
 @dataclass(frozen=True)
 class PartComparison:
@@ -46,60 +49,65 @@ def explain(run: RunContext, component: str) -> Explanation:
     if row is None:
         raise TrendFlowError("dependency_missing", f"This run holds no result of {component}.", kind="artifact")
     here = _parts(run, component, manifest, row)
+
+    def alone(outcome: str, verdict: str) -> Explanation:
+        return Explanation(component, outcome, verdict, None, [PartComparison(k, v, None) for k, v in here.items()])
+
     if row["status"] == "error":
-        verdict = f"It failed with {row['error_code']}; an error is never reused."
-        return Explanation(component, "error", verdict, None, [PartComparison(k, v, None) for k, v in here.items()])
+        return alone("error", f"It failed with {row['error_code']}; an error is never reused.")
     other = _other_run(run, component, row)
     if other is None and row["cache_hit"]:
-        source = row["reused_from"]["run_id"]
-        verdict = f"It was reused from run {source}, which has been deleted since."
-        return Explanation(component, "reused", verdict, None, [PartComparison(k, v, None) for k, v in here.items()])
+        return alone("reused", f"It was reused from run {row['reused_from']['run_id']}, which has been deleted since.")
     if other is None:
-        verdict = "It was computed: no earlier run of this video holds a result of this component."
-        return Explanation(component, "computed", verdict, None, [PartComparison(k, v, None) for k, v in here.items()])
-    other_row = find_row(other, component)
-    there = _parts(run, component, other, other_row or {})
-    parts = [PartComparison(name, here.get(name, "absent"), there.get(name, "absent")) for name in {**here, **there}]
-    other_id = str(other["run"]["run_id"])
-    changed = [part.part for part in parts if not part.same]
+        return alone("computed", "It was computed: no earlier run of this video holds a result of this component.")
+    other_manifest, other_row = other
+    there = _parts(run, component, other_manifest, other_row)
+    parts = [PartComparison(name, here.get(name, ABSENT), there.get(name, ABSENT)) for name in {**here, **there}]
+    other_id = str(other_manifest["run"]["run_id"])
     if row["cache_hit"]:
-        return Explanation(
-            component, "reused", f"It was reused from run {other_id}: every part is equal.", other_id, parts
-        )
+        verdict = f"It was reused from run {other_id}: every part is equal."
+        return Explanation(component, "reused", verdict, other_id, parts)
+    return Explanation(component, "computed", _why_computed(run, parts, other_id), other_id, parts)
+
+
+def _why_computed(run: RunContext, parts: list[PartComparison], other_id: str) -> str:
+    # The key differs whenever a part does, so it is no reason of its own.
+    changed = [part.part for part in parts if not part.same and part.part != KEY]
     if changed:
-        verdict = f"It was recomputed because {', '.join(changed)} differ from run {other_id}."
-    elif run.force_recompute:
-        verdict = "It was recomputed because the run was submitted with force_recompute; every part is equal."
-    else:
-        verdict = (
-            f"It was recomputed although every part equals run {other_id}: that result was not there yet, or did not "
-            "pass the checks (missing, damaged or invalid)."
-        )
-    return Explanation(component, "computed", verdict, other_id, parts)
+        verb = "differs" if len(changed) == 1 else "differ"
+        return f"It was recomputed because {', '.join(changed)} {verb} from run {other_id}."
+    if run.force_recompute:
+        return "It was recomputed because the run was submitted with force_recompute; every part is equal."
+    return (
+        f"It was recomputed although every part equals run {other_id}: that result was not there yet, or did not "
+        "pass the checks (missing, damaged or invalid)."
+    )
 
 
-def _other_run(run: RunContext, component: str, row: Mapping[str, Any]) -> dict[str, Any] | None:
+def _other_run(
+    run: RunContext, component: str, row: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """Manifest and row to compare with: where the result came from, else the newest one that was there before it."""
     results = run.deployment.results
     if row["reused_from"]:
         path = f"{run.identity.platform_id}/{run.identity.video_id}/{row['reused_from']['run_id']}"
-        return results.read_manifest(path)
+        manifest = results.read_manifest(path)
+        found = find_row(manifest, component) if manifest is not None else None
+        return None if manifest is None or found is None else (manifest, found)
     for manifest in results.manifests(run.identity.platform_id, run.identity.video_id):
         found = find_row(manifest, component)
-        earlier = found is not None and found["status"] != "error" and found["finished_at"] <= row["started_at"]
-        if manifest["run"]["run_id"] != run.identity.run_id and earlier:
-            return manifest
+        if manifest["run"]["run_id"] == run.identity.run_id or found is None:
+            continue
+        if found["status"] != "error" and found["finished_at"] <= row["started_at"]:
+            return manifest, found
     return None
 
 
 def _parts(run: RunContext, component: str, manifest: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, str]:
-    """The key parts as they stood when `row` was written, read back from its manifest."""
-    upstream: dict[str, Any] = {}
-    # Every declared dependency that has a row was enabled; a run of another profile may have had fewer.
-    for name in run.deployment.graph.components[component].deps:
-        found = find_row(manifest, name)
-        if found is not None:
-            upstream[name] = "error" if found["status"] == "error" else content_digests(found)
+    """The key parts as they stood when `row` was written, read back from what was stored with it."""
     block = manifest["run"]
+    node = run.deployment.graph.components[component]
+    reference = _reference(run, component, block)
     parts = cache.KeyParts(
         platform_id=block["platform_id"],
         video_id=block["video_id"],
@@ -109,11 +117,38 @@ def _parts(run: RunContext, component: str, manifest: Mapping[str, Any], row: Ma
         producer_version=row["producer_version"],
         schema_version=row["schema_version"],
         model_signature=row["model_signature"],
-        source_media=block["source"]["sha256"] or "unknown",
-        document=block["document_digest"],
-        reference=dict(run.deployment.registry[component].spec.reference),
-        upstream=upstream,
+        source_media=block["source"]["sha256"] or UNKNOWN,
+        document=block["document_digest"] if "document" in node.reads else None,
+        reference=reference or {},
+        upstream=_upstream(manifest, node.deps),
     )
     rows = parts.flat()
-    rows["idempotency_key"] = str(row["idempotency_key"])
+    if reference is None:
+        rows["reference"] = UNREADABLE
+    rows[KEY] = str(row[KEY])
     return rows
+
+
+def _upstream(manifest: Mapping[str, Any], deps: tuple[str, ...]) -> dict[str, Any]:
+    """Digests of the dependencies that were enabled: those with a row, and those that were skipped."""
+    skipped = {entry["name"] for entry in manifest["run"]["skipped"]}
+    found: dict[str, Any] = {}
+    for name in deps:
+        row = find_row(manifest, name)
+        if row is not None:
+            found[name] = "error" if row["status"] == "error" else content_digests(row)
+        elif name in skipped:
+            found[name] = "error"
+    return found
+
+
+def _reference(run: RunContext, component: str, block: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """The reference files as the artifact's meta recorded them; None when the artifact cannot be read any more."""
+    path = f"{block['platform_id']}/{block['video_id']}/{block['run_id']}"
+    try:
+        stored = run.deployment.results.read_artifact(path, component, names=())
+    except TrendFlowError as error:
+        if error.error_class == "transient":
+            raise
+        return None
+    return dict(stored.meta.get("db_digest", {}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,21 @@ from trendflow.components.base import (
     VideoInfo,
 )
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.contracts.graph import SEGMENTER
+from trendflow.contracts.graph import SEGMENTER, ComponentNode
 from trendflow.contracts.manifest import find_row
+from trendflow.contracts.video_document import VideoDocument
 from trendflow.media import frames_store
 from trendflow.media.frames_dir import FramesDir
 from trendflow.models.batching import BatchRunner
 from trendflow.orchestration.cache import stem_of
+from trendflow.orchestration.document_input import open_document
 from trendflow.orchestration.progress import ProgressEvent, emit
 from trendflow.orchestration.runs import RunContext
+
+_AUDIO_READS = frozenset({"audio", "audio_full"})
+MEDIA_READS = _AUDIO_READS | {"frames"}
+"""What lies in the frames folder, as `reads` names it."""
+_GEOMETRY = ("analysis_width", "analysis_height", "analysis_fps")
 
 
 def scratch_dir(run: RunContext) -> Path:
@@ -43,7 +49,7 @@ def open_frames(run: RunContext, manifest: Mapping[str, Any]) -> FramesDir:
     Raises `dependency_missing` when the run has none (expired, or never needed because everything was reused).
     """
     block = manifest["run"]["frames_dir"]
-    if block is None or block["store_key"] is None:
+    if block is None or frames_store.is_expired(block["expires_at"]):
         raise TrendFlowError(
             "dependency_missing",
             "The sampled frames of this run are not stored any more; materialise the segmenter again.",
@@ -59,6 +65,16 @@ def open_frames(run: RunContext, manifest: Mapping[str, Any]) -> FramesDir:
     return FramesDir.open(target)
 
 
+def frames_available(run: RunContext, manifest: Mapping[str, Any]) -> bool:
+    """Whether the run's own frames can still be read: stored, complete and not expired."""
+    block = manifest["run"]["frames_dir"]
+    return (
+        block is not None
+        and not frames_store.is_expired(block["expires_at"])
+        and frames_store.is_complete(run.deployment.store, run.run_path)
+    )
+
+
 def drop_scratch(run: RunContext) -> None:
     """Remove this process's scratch folder; everything in it also stands in the store."""
     folder = scratch_dir(run)
@@ -72,13 +88,19 @@ def read_upstream(run: RunContext, component: str, manifest: Mapping[str, Any]) 
     """Upstream artifacts by name, checked against their manifest rows. Failed soft dependencies are left out."""
     found: dict[str, Upstream] = {}
     for name in run.deployment.graph.active_deps(run.profile_name, component):
-        row = find_row(manifest, name)
-        if row is None or row["status"] == "error":
-            continue
-        entry = next(item for item in row["artifacts"] if stem_of(item) == name)
-        stored = run.deployment.results.read_artifact(run.run_path, name, expected_sha256=entry["sha256"])
-        found[name] = Upstream(name, row["status"], row["empty_reason"], stored.arrays, stored.meta)
+        upstream = _read(run, name, manifest)
+        if upstream is not None:
+            found[name] = upstream
     return found
+
+
+def _read(run: RunContext, name: str, manifest: Mapping[str, Any]) -> Upstream | None:
+    row = find_row(manifest, name)
+    if row is None or row["status"] == "error":
+        return None
+    entry = next(item for item in row["artifacts"] if stem_of(item) == name)
+    stored = run.deployment.results.read_artifact(run.run_path, name, expected_sha256=entry["sha256"])
+    return Upstream(name, row["status"], row["empty_reason"], stored.arrays, stored.meta)
 
 
 def _audio(frames: FramesDir, family: str | None) -> AudioInput:
@@ -98,28 +120,53 @@ def _dense(run: RunContext, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     raise TrendFlowError("dependency_missing", "The dense signals of this run are missing.", kind="artifact")
 
 
-def deadline_progress(run: RunContext, component: str) -> Progress:
-    """Progress callback that also stops a component at a unit boundary once its time is up (`timeout`)."""
-    limit = run.deployment.graph.components[component].timeout_s
-    end = time.monotonic() + limit
+def progress_of(component: str) -> Progress:
+    """Progress callback that tells whoever watches this process."""
 
     def report(done: int, total: int) -> None:
         emit(ProgressEvent(component, "running", done, total))
-        if time.monotonic() > end:
-            raise TrendFlowError("timeout", f"{component} ran longer than {limit:.0f} s.", limit_s=limit)
 
     return report
 
 
+def reads_media(node: ComponentNode) -> bool:
+    """Whether a component needs the run's frames folder; the others can run after it has expired."""
+    return not MEDIA_READS.isdisjoint(node.reads)
+
+
+def video_info(segmenter: Upstream, duration_sec: float | None) -> VideoInfo:
+    """Geometry and time axis from what outlives the frames: the Segmenter's artifact and `source.duration_sec`.
+
+    The artifact's features are float32, so exact values come from elsewhere wherever they are stored exactly. Raises
+    `artifact_validation_failed` when one is missing.
+    """
+    meta = segmenter.meta
+    if duration_sec is None or any(name not in meta for name in _GEOMETRY):
+        raise TrendFlowError("artifact_validation_failed", "The Segmenter's result does not describe its video.")
+    return VideoInfo(
+        duration_sec=float(duration_sec),
+        analysis_width=int(meta["analysis_width"]),
+        analysis_height=int(meta["analysis_height"]),
+        analysis_fps=float(meta["analysis_fps"]),
+        source_fps=segmenter.feature("source_fps"),
+    )
+
+
 def build_inputs(run: RunContext, component: str, manifest: Mapping[str, Any]) -> ComponentInputs:
     """Everything `component` declares, and nothing else. Raises `dependency_missing` for what is absent."""
-    reads = run.deployment.graph.components[component].reads
+    node = run.deployment.graph.components[component]
+    upstream = read_upstream(run, component, manifest)
+    segmenter = upstream.get(SEGMENTER) or _read(run, SEGMENTER, manifest)
+    if segmenter is None:
+        raise TrendFlowError("dependency_missing", "This run holds no result of the Segmenter.", kind="artifact")
     return assemble_inputs(
         run,
         component,
-        frames=open_frames(run, manifest),
-        upstream=read_upstream(run, component, manifest),
-        dense=_dense(run, manifest) if "dense" in reads else None,
+        video=video_info(segmenter, manifest["run"]["source"]["duration_sec"]),
+        upstream=upstream,
+        frames=open_frames(run, manifest) if reads_media(node) else None,
+        dense=_dense(run, manifest) if "dense" in node.reads else None,
+        document=open_document(run) if "document" in node.reads else None,
     )
 
 
@@ -127,30 +174,35 @@ def assemble_inputs(
     run: RunContext,
     component: str,
     *,
-    frames: FramesDir,
+    video: VideoInfo,
     upstream: Mapping[str, Upstream],
-    dense: Mapping[str, np.ndarray] | None,
+    frames: FramesDir | None = None,
+    dense: Mapping[str, np.ndarray] | None = None,
+    document: VideoDocument | None = None,
 ) -> ComponentInputs:
-    """The inputs of `component` from parts that are already open."""
+    """The inputs of `component` from parts that are already open. Raises `dependency_missing` for frames it lacks."""
     node = run.deployment.graph.components[component]
     samples: FrameSamples | None = None
     audio: AudioInput | None = None
-    if "frames" in node.reads:
+    if frames is None and reads_media(node):
+        raise TrendFlowError("dependency_missing", f"{component} needs the sampled frames.", kind="frames_dir")
+    if frames is not None and "frames" in node.reads:
         indices, times = frames.samples(component)
         samples = FrameSamples(indices, times, frames)
-    if "audio" in node.reads or "audio_full" in node.reads:
+    if frames is not None and not _AUDIO_READS.isdisjoint(node.reads):
         audio = _audio(frames, node.sampling.family if node.sampling else None)
     return ComponentInputs(
-        video=VideoInfo(**frames.video_info()),
+        video=video,
         upstream=upstream,
         samples=samples,
         audio=audio,
         dense=dense,
+        document=document,
         models={
             role: run.deployment.pool.get(run.resolved[role].entry, run.resolved[role].device)
             for role in run.roles_of(component)
         },
         params=run.deployment.registry.params(run.profile_name, component),
         runner=BatchRunner(run.deployment.settings.batch_size),
-        progress=deadline_progress(run, component),
+        progress=progress_of(component),
     )

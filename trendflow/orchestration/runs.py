@@ -22,8 +22,10 @@ from trendflow.contracts.identity import RunIdentity, platform_of, split_partiti
 from trendflow.contracts.keys import model_signature
 from trendflow.contracts.manifest import new_manifest
 from trendflow.contracts.schema import validate_document
+from trendflow.contracts.video_document import VideoDocument
 from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.limits import RunClock
 from trendflow.storage.object_store import ObjectNotFound
 
 REQUEST_SCHEMA = "run_request_v1"
@@ -46,6 +48,7 @@ class RunContext:
     request: Mapping[str, Any]
     refuted: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Index entries, by key, that were looked at and cannot be used."""
+    clock: RunClock = field(default_factory=RunClock)
 
     @property
     def run_path(self) -> str:
@@ -73,10 +76,21 @@ class RunContext:
     def is_required(self, component: str) -> bool:
         return self.profile.components[component].required
 
+    @property
+    def required(self) -> list[str]:
+        """The enabled components whose failure fails the run."""
+        return [node.name for node in self.enabled if self.is_required(node.name)]
+
     @cached_property
     def resolved(self) -> dict[str, ResolvedModel]:
         """Role → model, verified on disk. The same mapping serves the whole run."""
         return resolve_profile(self.deployment, self.profile_name)
+
+    @cached_property
+    def document_digest(self) -> str | None:
+        """Digest of the document the run was submitted with, or None. Submission fixes it."""
+        digest = self.manifest()["run"]["document_digest"]
+        return None if digest is None else str(digest)
 
     def roles_of(self, component: str) -> list[str]:
         """Roles of a component that this profile maps, required ones first."""
@@ -126,8 +140,12 @@ def submit_run(
     run_id: str,
     profile: str,
     force_recompute: bool = False,
+    document: VideoDocument | None = None,
 ) -> RunContext:
     """Create a run. `source_type` ∈ local_path, youtube_url, upload.
+
+    Of `document` only the digest is stored: its text has to be provided where the run is processed
+    (`document_input.providing`).
 
     Raises `input_constraint_violated` when the run id is taken or an id is malformed, `config_invalid` for the profile.
     """
@@ -155,7 +173,10 @@ def submit_run(
                 f"The run {identity.partition_key} exists already; `trendflow resume` continues it.",
             )
         request = stored  # an earlier submission of the same run died before its manifest
-    deployment.results.create_manifest(new_manifest(identity, request["created_at"], profile, {"type": source_type}))
+    digest = None if document is None else document.digest
+    deployment.results.create_manifest(
+        new_manifest(identity, request["created_at"], profile, {"type": source_type}, document_digest=digest)
+    )
     return RunContext(deployment, identity, request)
 
 

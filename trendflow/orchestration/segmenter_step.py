@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,14 @@ from trendflow.media import frames_store
 from trendflow.media.ingest import LocalSource, fetch
 from trendflow.media.limits import MediaLimits
 from trendflow.media.sampling import ComponentSampling
-from trendflow.media.segmenter import SegmentRequest, segment
+from trendflow.media.segmenter import SegmentRequest, probe, segment
 from trendflow.orchestration import cache
-from trendflow.orchestration.inputs import deadline_progress, scratch_dir
+from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.inputs import progress_of, reads_media, scratch_dir
+from trendflow.orchestration.limits import TimeLimit, run_limit_s
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.work import Finished
+from trendflow.storage.retry import exhausted
 
 if TYPE_CHECKING:
     from trendflow.orchestration.wrapper import Stamper
@@ -30,25 +33,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run_segmenter(run: RunContext, stamper: Stamper) -> Finished:
+def run_segmenter(run: RunContext, stamper: Stamper, limit: TimeLimit) -> Finished:
     """Fetch the source, then reuse an earlier segmentation or decode.
 
-    An earlier one is reused only when its frames are still there or when no component that has to be computed reads
-    frames or audio.
+    An earlier one is reused only when its frames, or those of another run with the same result, can still be used, or
+    when no component that has to be computed reads frames or audio.
     """
     source = _ingest(run)
     parts = stamper.parts = cache.key_parts(run, NAME, source.sha256, {})
-    candidate = cache.find_candidate(run, NAME, parts.key)
+    earlier = cache.candidates(run, NAME, parts.key)
+    candidate = next(earlier, None)
     if candidate is not None:
-        if not _frames_needed(run, source.sha256, candidate):
-            _take_over(run, candidate)
-            return stamper.reuse(candidate)
-        if _bring_frames(run, candidate):
+        if not _frames_needed(run, source.sha256, candidate) or any(
+            _bring_frames(run, holder) for holder in (candidate, *_same_result(earlier, candidate))
+        ):
             _take_over(run, candidate)
             return stamper.reuse(candidate)
         log.info("the frames of the reusable segmentation are gone; decoding again")
     reference = candidate or cache.find_candidate(run, NAME, parts.key, even_if_forced=True)
-    finished = _decode(run, stamper, source, parts)
+    finished = _decode(run, stamper, source, parts, limit)
     if reference is not None and reference.digests != finished.digests:
         raise TrendFlowError(
             "artifact_validation_failed",
@@ -59,12 +62,16 @@ def run_segmenter(run: RunContext, stamper: Stamper) -> Finished:
     return finished
 
 
+def _same_result(others: Iterator[cache.Candidate], candidate: cache.Candidate) -> Iterator[cache.Candidate]:
+    # The digest of the frames is part of the result, so equal results have equal frames.
+    return (other for other in others if other.digests == candidate.digests)
+
+
 def _take_over(run: RunContext, candidate: cache.Candidate) -> None:
     """Carry what only the earlier run's manifest says of the source into this run's."""
-    earlier = run.deployment.results.read_manifest(candidate.run_path)
-    if earlier is None or candidate.run_path == run.run_path:
+    if candidate.run_path == run.run_path:
         return
-    duration, steps = earlier["run"]["source"]["duration_sec"], earlier["run"]["preprocessing"]
+    duration, steps = candidate.run["source"]["duration_sec"], candidate.run["preprocessing"]
 
     def record(manifest: dict[str, Any]) -> dict[str, Any]:
         source = {**manifest["run"]["source"], "duration_sec": duration}
@@ -73,15 +80,32 @@ def _take_over(run: RunContext, candidate: cache.Candidate) -> None:
     run.deployment.results.update_manifest(run.run_path, record)
 
 
-def media_limits(run: RunContext) -> MediaLimits:
-    settings = run.deployment.settings
-    params = run.deployment.registry.params(run.profile_name, NAME)
+def media_limits(deployment: Deployment, profile: str) -> MediaLimits:
+    settings = deployment.settings
+    params = deployment.registry.params(profile, NAME)
     return MediaLimits(
         min_duration_sec=settings.min_duration_sec,
         max_duration_sec=settings.max_duration_sec,
         max_source_bytes=settings.max_source_bytes,
         av_drift_max_sec=params["av_drift_max_sec"],
+        segmenter_timeout_sec=deployment.graph.components[NAME].timeout_s,
     )
+
+
+def refuse_wrong_duration(deployment: Deployment, profile: str, source: Path) -> None:
+    """Check the duration that a local file declares, so that a hopeless one never becomes a run.
+
+    Raises `input_constraint_violated`. What cannot be opened passes: why it cannot is for a run to record.
+    """
+    limits = media_limits(deployment, profile)
+    try:
+        declared = probe(source, limits)["declared_duration_sec"]
+    except TrendFlowError as error:
+        if error.error_code not in ("video_unreadable", "video_file_corrupted"):
+            raise
+        return
+    if declared is not None:
+        limits.check_duration(declared)
 
 
 def _ingest(run: RunContext) -> LocalSource:
@@ -89,11 +113,12 @@ def _ingest(run: RunContext) -> LocalSource:
         source = fetch(
             run.request["video_source"]["locator"],
             scratch_dir(run) / "source",
-            limits=media_limits(run),
-            progress=deadline_progress(run, NAME),
+            limits=media_limits(run.deployment, run.profile_name),
+            progress=progress_of(NAME),
         )
     except TrendFlowError as error:
-        error.detail["retried"] = True  # a download has its own, longer waits; the wrapper must not multiply them
+        if error.error_code != "storage_unavailable":  # a full disk is the one failure that fetching tries only once
+            exhausted(error)
         raise
 
     known = run.manifest()["run"]["source"]["sha256"]
@@ -113,10 +138,8 @@ def _ingest(run: RunContext) -> LocalSource:
     return source
 
 
-def _record_frames(run: RunContext, expires_at: str | None) -> None:
-    block = (
-        None if expires_at is None else {"store_key": frames_store.frames_key(run.run_path), "expires_at": expires_at}
-    )
+def _record_frames(run: RunContext, expires_at: str) -> None:
+    block = {"store_key": frames_store.frames_key(run.run_path), "expires_at": expires_at}
     run.deployment.results.update_manifest(run.run_path, lambda manifest: update_run(manifest, frames_dir=block))
 
 
@@ -143,19 +166,31 @@ def _frames_needed(run: RunContext, source_sha256: str, candidate: cache.Candida
             found = cache.find_candidate(run, node.name, cache.key_parts(run, node.name, source_sha256, upstream).key)
         if found is not None:
             known[node.name] = found.digests
-        elif {"frames", "audio", "audio_full"}.intersection(node.reads):
+        elif reads_media(node):
             return True
     return False
 
 
-def _bring_frames(run: RunContext, candidate: cache.Candidate) -> bool:
-    """Make the candidate's frames this run's own. False when they are incomplete or expired."""
-    store = run.deployment.store
-    if not frames_store.is_complete(store, candidate.run_path):
+def _bring_frames(run: RunContext, holder: cache.Candidate) -> bool:
+    """Make the frames of an earlier run this run's own. False when they are incomplete, damaged or expired.
+
+    They must last as long as this run may take: components read them until its end.
+    """
+    store, block = run.deployment.store, holder.run["frames_dir"]
+    needed_sec = run_limit_s(holder.run["source"]["duration_sec"])
+    if block is None or frames_store.is_expired(block["expires_at"], margin_sec=needed_sec):
         return False
-    if candidate.run_path != run.run_path:
-        frames_store.copy(store, candidate.run_path, run.run_path, run.identity, created_at=utc_now())
-        _record_frames(run, _expiry(run))
+    try:
+        if not frames_store.is_complete(store, holder.run_path):
+            return False
+        if holder.run_path != run.run_path:
+            frames_store.copy(store, holder.run_path, run.run_path, run.identity, created_at=utc_now())
+            _record_frames(run, block["expires_at"])
+    except TrendFlowError as error:
+        if error.error_class == "transient":
+            raise
+        log.warning("cache_check_failed component=%s object=frames error_code=%s", NAME, error.error_code)
+        return False
     return True
 
 
@@ -189,7 +224,7 @@ def segment_request(run: RunContext, source: LocalSource, frames_dir: Path) -> S
         components=samplings(run),
         families=families(run),
         scratch=frames_dir,
-        limits=media_limits(run),
+        limits=media_limits(run.deployment, run.profile_name),
         created_at=utc_now(),
         analysis_short_side=params["analysis_short_side"],
         analysis_height=params["analysis_height"],
@@ -201,11 +236,14 @@ def segment_request(run: RunContext, source: LocalSource, frames_dir: Path) -> S
     )
 
 
-def _decode(run: RunContext, stamper: Stamper, source: LocalSource, parts: cache.KeyParts) -> Finished:
+def _decode(
+    run: RunContext, stamper: Stamper, source: LocalSource, parts: cache.KeyParts, limit: TimeLimit
+) -> Finished:
     scratch: Path = scratch_dir(run)
     # An attempt starts in an empty folder, so whatever a killed one left behind cannot be mistaken for a result.
     shutil.rmtree(scratch / "frames", ignore_errors=True)
-    segmented = segment(segment_request(run, source, scratch / "frames"), progress=deadline_progress(run, NAME))
+    request = segment_request(run, source, scratch / "frames")
+    segmented = limit.enforce(lambda: segment(request, progress=progress_of(NAME)))
     finished = stamper.computed(segmented.artifact, parts)  # validated before the first byte is uploaded
     frames_store.upload(run.deployment.store, run.run_path, segmented.frames_dir)
     if run.deployment.store.local_path(frames_store.frames_key(run.run_path)) is not None:

@@ -20,19 +20,23 @@ from trendflow.contracts.canonical import content_digest, utc_now
 from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.contracts.keys import model_signature
 from trendflow.contracts.manifest import (
+    DerivedStatus,
     component_row_from_meta,
     find_row,
     skip_component,
     update_run,
     upsert_row,
 )
+from trendflow.contracts.manifest import run_status as manifest_status
 from trendflow.contracts.meta import build_meta, error_meta, restamp_meta
 from trendflow.contracts.schema import validate_artifact
 from trendflow.orchestration import cache, inputs, segmenter_step
 from trendflow.orchestration.cache import stem_of
+from trendflow.orchestration.limits import ended_the_run, time_limit
 from trendflow.orchestration.progress import ProgressEvent, emit
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.work import Finished
+from trendflow.storage.retry import is_exhausted
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +66,7 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
             error = as_typed(exc)
             if error.error_code == "internal_error":
                 log_failure(component, exc)
-            if retries < error.rule.max_retries and not error.detail.get("retried"):
+            if retries < error.rule.max_retries and not (is_exhausted(error) or ended_the_run(error)):
                 wait = RETRY_WAITS[min(retries, len(RETRY_WAITS) - 1)] * random.uniform(1.0, 1.25)
                 retries += 1
                 log.warning("retry component=%s error_code=%s attempt=%d", component, error.error_code, retries)
@@ -82,21 +86,23 @@ def log_failure(component: str, exc: BaseException) -> None:
 
 
 def _attempt(run: RunContext, component: str, stamper: Stamper) -> Finished:
-    if component == segmenter_step.NAME:
-        return segmenter_step.run_segmenter(run, stamper)
     manifest = run.manifest()
+    limit = time_limit(run, component, manifest)
+    if component == segmenter_step.NAME:
+        return segmenter_step.run_segmenter(run, stamper, limit)
     source_sha256 = manifest["run"]["source"]["sha256"]
     upstream = cache.upstream_digests(run, component, manifest)
     parts = stamper.parts = cache.key_parts(run, component, source_sha256, upstream)
     candidate = cache.find_candidate(run, component, parts.key)
     if candidate is not None:
         return stamper.reuse(candidate)
-    entry = run.deployment.registry[component]
-    if entry.module is None:
+    module = run.deployment.registry[component].module
+    if module is None:
         raise TrendFlowError("config_invalid", f"{component} has no code.")
     component_inputs = inputs.build_inputs(run, component, manifest)
-    artifact = entry.module.run(component_inputs)
-    total_frames = len(component_inputs.upstream[segmenter_step.NAME].arrays["union_timestamps_sec"])
+    artifact = limit.enforce(lambda: module.run(component_inputs))
+    segmenter = component_inputs.upstream.get(segmenter_step.NAME)
+    total_frames = None if segmenter is None else len(segmenter.arrays["union_timestamps_sec"])
     return stamper.computed(artifact, parts, component_inputs.runner.record(), total_frames)
 
 
@@ -176,6 +182,7 @@ class Stamper:
             optional["batching"] = batching
         if total_frames is not None and "frame_indices" in arrays:
             optional["total_frames"] = total_frames  # the bound that later checks hold the indices against
+        optional |= _reference_meta(parts)
         meta = build_meta(
             run.identity,
             artifact,
@@ -210,6 +217,7 @@ class Stamper:
             schema_version=spec.schema_version,
             idempotency_key=self.parts.key if self.parts else None,
             input_digest=self.parts.input_digest if self.parts else None,
+            optional=_reference_meta(self.parts) if self.parts else None,
         )
         return self._finished({self.component: ({}, meta)}, "error")
 
@@ -224,6 +232,11 @@ class Stamper:
             retry_count=self.retries,
             notes=notes,
         )
+
+
+def _reference_meta(parts: cache.KeyParts) -> dict[str, Any]:
+    """`db_digest`: the sha256 of every reference file read. Without it nobody could say later which file changed."""
+    return {"db_digest": dict(parts.reference)} if parts.reference else {}
 
 
 def _mostly_nan(
@@ -274,11 +287,12 @@ def persist(run: RunContext, finished: Finished) -> dict[str, Any]:
         return row
     component = finished.component
     stems = [stem for stem in finished.artifacts if stem != component] + [component]  # the main artifact last
-    written = {stem: results.write_artifact(run.run_path, component, stem, *finished.artifacts[stem]) for stem in stems}
+    written = {stem: results.write_or_adopt(run.run_path, component, stem, *finished.artifacts[stem]) for stem in stems}
+    artifact, meta = written.pop(component)
     row = component_row_from_meta(
-        dict(finished.meta),
+        meta,
         kind=run.deployment.graph.components[component].kind,
-        artifacts=[written[component], *(written[stem] for stem in stems if stem != component)],
+        artifacts=[artifact, *(extra for extra, _ in written.values())],
         started_at=finished.started_at,
         finished_at=finished.finished_at,
         duration_ms=finished.duration_ms,
@@ -338,12 +352,6 @@ def finalise(run: RunContext, because: str | None = None) -> dict[str, Any]:
     return run.deployment.results.update_manifest(run.run_path, close)
 
 
-def run_status(run: RunContext, manifest: Mapping[str, Any]) -> str:
-    """`pending`, `running`, `success` or `error`, derived from the rows of the manifest."""
-    rows = {row["name"]: row["status"] for row in manifest["components"]}
-    required = [node.name for node in run.enabled if run.is_required(node.name)]
-    if any(rows.get(name) == "error" for name in required):
-        return "error"
-    if not manifest["run"]["finished_at"]:
-        return "running" if rows else "pending"
-    return "success" if all(name in rows for name in required) else "error"
+def run_status(run: RunContext, manifest: Mapping[str, Any]) -> DerivedStatus:
+    """The run's status under its own profile: which components it requires decides."""
+    return manifest_status(manifest, run.required)

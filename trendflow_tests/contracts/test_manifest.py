@@ -20,6 +20,7 @@ from trendflow.contracts.manifest import (
     find_row,
     new_manifest,
     retract_row,
+    run_status,
     skip_component,
     update_run,
     upsert_row,
@@ -228,3 +229,30 @@ def test_words_outside_the_vocabulary_are_refused() -> None:
         add_run_warnings(fresh(), ["made_up"])
     with pytest.raises(TrendFlowError, match="path"):
         update_run(fresh(), source={"type": "upload", "path": "/home/me/video.mp4"})
+
+
+DONE = "2026-03-01T10:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("finished", "rows", "expected"),
+    [
+        (None, {}, "pending"),
+        (None, {"a": "ok"}, "running"),
+        (None, {"a": "error"}, "error"),
+        (None, {"a": "ok", "extra": "error"}, "running"),
+        (DONE, {"a": "ok", "b": "empty"}, "success"),
+        (DONE, {"a": "ok", "b": "empty", "extra": "error"}, "success"),
+        (DONE, {"a": "ok", "b": "error"}, "error"),
+        (DONE, {"a": "ok"}, "error"),  # b never ran
+        (DONE, {}, "error"),
+    ],
+)
+def test_required_components_decide_the_status_of_a_run(
+    finished: str | None, rows: dict[str, str], expected: str
+) -> None:
+    manifest = {
+        "run": {"finished_at": finished},
+        "components": [{"name": name, "status": status} for name, status in rows.items()],
+    }
+    assert run_status(manifest, ["a", "b"]) == expected

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.signal
 
 from trendflow.components.audio import _bs1770 as bs1770
 from trendflow.contracts.errors import TrendFlowError
@@ -62,6 +61,9 @@ def measure(
     oversampling (BS.1770-4 annex 2). Raises `artifact_validation_failed` for non-finite samples and
     `dependency_missing` without soxr or pyloudnorm.
     """
+    # Slow to import; reading a declaration must not cost it.
+    from scipy.signal import sosfilt
+
     total, channels = signal.shape
     bounds = np.unique(np.concatenate([[0, total], bounds])).astype(np.int64)
     sections = bs1770.k_weighting(rate)
@@ -82,7 +84,7 @@ def measure(
         clipped += int(np.count_nonzero(magnitude >= clipping_level))
         exact = block.astype(np.float64)
         squares[cells] += np.add.reduceat(np.einsum("sc,sc->s", exact, exact), cuts)
-        filtered, state = scipy.signal.sosfilt(sections, exact, axis=0, zi=state)
+        filtered, state = sosfilt(sections, exact, axis=0, zi=state)
         weighted[cells] += np.add.reduceat(np.square(filtered, out=filtered) @ weights, cuts)
         true_peak = max(true_peak, float(magnitude.max()), upsample(block, stop == total))
         progress(stop, total)

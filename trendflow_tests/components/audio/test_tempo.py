@@ -153,13 +153,13 @@ def test_envelope_is_librosas_onset_strength(gap_s: float) -> None:
 
 
 @settings(max_examples=30)
-@given(values=st.lists(st.floats(0.0, 10.0), min_size=3, max_size=60))
+@given(values=st.lists(st.integers(0, 10_000).map(lambda n: n / 1000), min_size=3, max_size=60))
 def test_autocorrelation_is_its_definition(values: list[float]) -> None:
     envelope = np.array(values)
     centred = envelope - envelope.mean()
     got = unbiased_autocorrelation(envelope)
     if len(got) == 0:
-        assert np.abs(centred).max() <= 1e-6 * max(1.0, envelope.max())
+        assert np.ptp(envelope) == 0
         return
     n = len(values)
     expected = [np.mean(centred[: n - lag] * centred[lag:]) for lag in range(n)]
