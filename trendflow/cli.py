@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trendflow.contracts.errors import EXIT_USAGE, TrendFlowError, as_typed
+from trendflow.contracts.errors import ERROR_RULES, EXIT_USAGE, TrendFlowError, as_typed
 
 app = typer.Typer(
     name="trendflow",
@@ -34,11 +35,20 @@ def _root(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside.")] = False,
     home: Annotated[Path | None, typer.Option(help="State folder; default .trendflow or $TRENDFLOW_HOME.")] = None,
 ) -> None:
-    import os
-
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(name)s %(message)s")
     if home is not None:
         os.environ["TRENDFLOW_HOME"] = str(home.expanduser().absolute())
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(_compiled_code()))
+
+
+def _compiled_code() -> Path:
+    """Where numba keeps compiled code: with the environment it belongs to, else with the state.
+
+    Left to itself numba takes the folders of its packages, and fails where it may not write there.
+    """
+    if os.access(sys.prefix, os.W_OK):
+        return Path(sys.prefix) / "cache" / "numba"
+    return Path(os.environ.get("TRENDFLOW_HOME") or ".trendflow").expanduser().absolute() / "cache" / "numba"
 
 
 @app.command()
@@ -145,6 +155,14 @@ def doctor() -> None:
     raise typer.Exit(run())
 
 
+@app.command("warm-up")
+def warm_up() -> None:
+    """Compile numerical code now, so that the first video does not wait for it. `make setup` does this."""
+    from trendflow.commands.upkeep import warm_up as run
+
+    raise typer.Exit(run())
+
+
 @app.command()
 def graph(
     output: Annotated[Path, typer.Option("--output", "-o", help="SVG file to write.")] = Path("docs/graph.svg"),
@@ -244,6 +262,8 @@ def main() -> None:
     """Entry point: typed errors become one sentence and their exit code."""
     try:
         code = app(args=sys.argv[1:], standalone_mode=False)  # typer.Exit comes back as its code
+        if code == ERROR_RULES["cancelled"].exit_code:  # so does an interrupt
+            raise KeyboardInterrupt
         raise SystemExit(0 if code is None else code)
     except TrendFlowError as error:
         _complain(error)
@@ -255,8 +275,10 @@ def main() -> None:
             if usage:  # a command group without a command has printed its help and has nothing to add
                 sys.stderr.write(f"config_invalid: {usage}\n")
             raise SystemExit(EXIT_USAGE) from None
-        logging.getLogger(__name__).exception("unexpected failure")
-        _complain(as_typed(exc))
+        found = as_typed(exc)
+        if found.error_code == "internal_error":
+            logging.getLogger(__name__).exception("unexpected failure")
+        _complain(found)
 
 
 def _usage_error(exc: Exception) -> str | None:

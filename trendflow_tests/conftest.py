@@ -13,8 +13,6 @@ CACHE = REPO / ".trendflow" / "cache"
 
 # Read when the libraries below are first imported, so they are set before any of them is.
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(CACHE / "hypothesis"))
-os.environ.setdefault("MPLCONFIGDIR", str(CACHE / "matplotlib"))
-os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Each worker has a core; a thread pool per core in every worker would only make them wait for each other.
@@ -62,7 +60,8 @@ def data_dir() -> Path:
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
     """Folder of the built model weights. Their absence is a broken set-up, so it fails rather than skips."""
-    folder = Path(os.environ.get("TRENDFLOW_HOME") or REPO / ".trendflow") / "models"
+    home = Path(os.environ.get("TRENDFLOW_HOME") or REPO / ".trendflow")
+    folder = Path(os.environ.get("TRENDFLOW_MODELS") or home / "models")
     if not any(folder.rglob("*.onnx")):
         pytest.fail("the models are not built; run: make setup")
     return folder.resolve()

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from trendflow.commands.run_notes import run_notes
+
 _PIPE_WIDTH = 120  # a pipe has no width of its own; 80 columns would fold every table
 
 
@@ -46,7 +48,15 @@ def human_bytes(size: float) -> str:
     return f"{size:.1f} GB"
 
 
-def run_table(manifest: Mapping[str, Any], order: Sequence[str]) -> Table:
+def print_run(run: Any, manifest: Mapping[str, Any]) -> None:
+    """The components of a run as a table, then what the codes in it mean."""
+    out.print(_run_table(manifest, [node.name for node in run.enabled]))
+    notes = run_notes(run, manifest)
+    if notes:
+        out.print(table(None, ["note", "meaning"], notes))
+
+
+def _run_table(manifest: Mapping[str, Any], order: Sequence[str]) -> Table:
     """One row per component of a run, in graph order; skipped ones included."""
     rows = []
     by_name = {row["name"]: row for row in manifest["components"]}

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from trendflow.commands.console import err, human_bytes, out, run_table, styled, table
+from trendflow.commands.console import err, human_bytes, out, print_run, styled, table
+from trendflow.commands.files import write_output
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.manifest import find_row
@@ -34,9 +35,7 @@ def show(key: str | None, component: str | None) -> int:
     if component is None:
         block = manifest["run"]
         out.print(f"[bold]{key}[/]  profile {block['profile']}, created {block['created_at']}", highlight=False)
-        out.print(run_table(manifest, list(run.deployment.graph.components)))
-        if block["warnings"]:
-            out.print("warnings: " + ", ".join(block["warnings"]))
+        print_run(run, manifest)
         return 0
     row = find_row(manifest, component)
     if row is None:
@@ -153,8 +152,7 @@ def report(key: str, target: Path | None) -> int:
     run = _open(key)
     stored, size = write_report(run)
     if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(run.deployment.store.get(stored))
+        write_output(target, run.deployment.store.get(stored))
     where = target or run.deployment.store.local_path(stored) or stored
     err.print(f"{human_bytes(size)}")
     out.print(str(where), highlight=False, soft_wrap=True)

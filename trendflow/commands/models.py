@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trendflow.commands.console import err, human_bytes, out, table
+from trendflow.commands.files import write_output
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import Catalogue
@@ -90,5 +91,5 @@ def licences(target: Path | None) -> int:
     if target is None:
         out.print(text, highlight=False, markup=False)
     else:
-        target.write_text(text, encoding="utf-8")
+        write_output(target, text.encode())
     return 0

@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from trendflow.commands.console import err, out, run_table
+from trendflow.commands.console import err, out, print_run
 from trendflow.commands.sources import Source, parse_source
 from trendflow.config import Settings, ensure_home, load_settings
 from trendflow.contracts.errors import TrendFlowError
@@ -20,9 +21,11 @@ DEMO_SAMPLE = "samples/hello_face_speech.mp4"
 
 
 def prepare_dagster_home(settings: Settings) -> None:
-    """Point Dagster at its home; the shipped instance settings go there once, when there are none."""
+    """Point Dagster at its home; the shipped instance settings and empty databases go there once."""
     ensure_home(settings)
     if "DAGSTER_HOME" in os.environ:
+        if not Path(os.environ["DAGSTER_HOME"]).is_absolute() or not Path(os.environ["DAGSTER_HOME"]).is_dir():
+            raise TrendFlowError("config_invalid", "DAGSTER_HOME must be the absolute path of an existing folder.")
         return
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
@@ -30,6 +33,9 @@ def prepare_dagster_home(settings: Settings) -> None:
         temporary = home / f".dagster.yaml-{os.getpid()}"
         temporary.write_bytes(data_path("dagster.yaml").read_bytes())
         temporary.replace(home / "dagster.yaml")
+    from trendflow.orchestration.history import create_history
+
+    create_history(home)
     os.environ["DAGSTER_HOME"] = str(home)
 
 
@@ -105,7 +111,10 @@ def submit(sources: list[str], profile: str | None) -> int:
 
 def _load(settings: Settings) -> tuple[Any, Any]:
     """The deployment and its job. Takes seconds, which are no part of any run's time."""
+    from trendflow.media import worker
+
     prepare_dagster_home(settings)
+    worker.warm_up()  # the media child imports its libraries while this process imports its own
     with err.status("loading the asset graph"):
         from trendflow.definitions import load_job
         from trendflow.orchestration.deployment import open_deployment
@@ -115,9 +124,12 @@ def _load(settings: Settings) -> tuple[Any, Any]:
 
 def _submit(deployment: Any, source: Source, run_id: str | None, profile: str, force: bool) -> Any:
     from trendflow.orchestration.runs import new_run_id, resolve_profile, submit_run
+    from trendflow.orchestration.segmenter_step import refuse_wrong_duration
 
     # Weights that are not in order would fail every component; better before a run exists than after.
     resolve_profile(deployment, profile)
+    if source.source_type == "local_path":
+        refuse_wrong_duration(deployment, profile, Path(source.locator))
     return submit_run(
         deployment,
         locator=source.locator,
@@ -138,21 +150,28 @@ def _execute(deployment: Any, job: Any, run: Any) -> int:
     key = run.identity.partition_key
     out.print(f"run [bold]{key}[/]", highlight=False, soft_wrap=True)
     started = time.monotonic()
+    failure: TrendFlowError | None = None
     with _progress([node.name for node in run.enabled]):
-        outcome = process_here(job, key)
+        try:
+            outcome = process_here(job, key)
+        except TrendFlowError as error:
+            outcome, failure = "error", error
     seconds = time.monotonic() - started
     if outcome == "cancelled":
         finalise(run, "cancelled")
         raise TrendFlowError("cancelled", f"The run was stopped; continue it with: trendflow resume {key}")
     manifest = run.manifest()
-    out.print(run_table(manifest, [node.name for node in run.enabled]))
+    print_run(run, manifest)
     status = run_status(run, manifest)
     hits = sum(1 for row in manifest["components"] if row["cache_hit"])
     out.print(f"{status} in {seconds:.2f} s, {hits} of {len(run.enabled)} components from cache")
     if status == "success" and outcome == "success":
         out.print(f"report {report_location(run, report_key(run.run_path))}", highlight=False, soft_wrap=True)
         return 0
-    raise _run_error(run, manifest)
+    failure = failure or _run_error(run, manifest)
+    if failure.error_class == "transient":
+        out.print(f"continue with: trendflow resume {key}", highlight=False, soft_wrap=True)
+    raise failure
 
 
 def _run_error(run: Any, manifest: dict[str, Any]) -> TrendFlowError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trendflow.commands.console import out, table
+from trendflow.commands.files import write_output
 from trendflow.components.registry import Registry, load_registry, source_files
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
@@ -66,9 +67,8 @@ def docs(target: Path | None, name: str | None) -> int:
         return 0
     if target is None:
         raise TrendFlowError("config_invalid", "Name a schema to print, or a folder with --output for all pages.")
-    target.mkdir(parents=True, exist_ok=True)
     for schema in schemas:
-        (target / f"{schema.schema_version}.md").write_text(render_schema_markdown(schema), encoding="utf-8")
-    (target / "README.md").write_text(render_index_markdown(schemas), encoding="utf-8")
+        write_output(target / f"{schema.schema_version}.md", render_schema_markdown(schema).encode())
+    write_output(target / "README.md", render_index_markdown(schemas).encode())
     out.print(f"{len(list(schemas))} pages written")
     return 0

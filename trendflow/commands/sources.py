@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,8 @@ def parse_source(text: str, video_id: str | None = None) -> Source:
     """A YouTube URL or a local file.
 
     A file without an explicit id is named after its content, so the same file is the same video wherever it lies.
-    Raises `source_unavailable` for a folder or a file that is not there, `input_constraint_violated` for other URLs
-    and bad ids.
+    Raises `source_unavailable` for a folder and for a file that is not there or may not be read,
+    `input_constraint_violated` for other URLs and bad ids.
     """
     if "://" in text:
         match = _YOUTUBE.match(text)
@@ -40,15 +41,28 @@ def parse_source(text: str, video_id: str | None = None) -> Source:
             )
         source = Source(text, "youtube_url", "youtube", video_id or match["id"])
     else:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            named = repr(path.name) if path.name else "The given path"
-            raise TrendFlowError("source_unavailable", f"{named} is a folder, not a file.")
-        if not path.is_file():
-            raise TrendFlowError("source_unavailable", f"There is no file {path.name!r} at the given path.")
-        source = Source(str(path.absolute()), "local_path", "upload", video_id or _id_from_file(path))
+        source = _local_file(text, video_id)
     validate_video_id(source.platform_id, source.video_id)
     return source
+
+
+def _local_file(text: str, video_id: str | None) -> Source:
+    path = Path(text)
+    named = repr(path.name[:100]) if path.name else "The given path"
+    try:
+        path = path.expanduser()
+        if path.is_dir():
+            raise TrendFlowError("source_unavailable", f"{named} is a folder, not a file.")
+        if not path.is_file():
+            raise TrendFlowError("source_unavailable", f"There is no file {named} at the given path.")
+        with path.open("rb"):
+            pass
+        return Source(str(path.absolute()), "local_path", "upload", video_id or _id_from_file(path))
+    except OSError as exc:
+        reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
+        raise TrendFlowError("source_unavailable", f"{named} cannot be read: {reason}.", errno=exc.errno) from exc
+    except RuntimeError as exc:  # "~user" without such a user
+        raise TrendFlowError("source_unavailable", f"{text.partition('/')[0]!r} is nobody's home folder.") from exc
 
 
 def _id_from_file(path: Path) -> str:

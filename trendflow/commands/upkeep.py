@@ -1,4 +1,4 @@
-"""`trendflow doctor`, `schemas`, `models`, `graph` and `ui`: the deployment itself."""
+"""`trendflow doctor`, `warm-up`, `graph` and `ui`: the deployment itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trendflow.commands.console import human_bytes, out, table
+from trendflow.commands.console import err, human_bytes, out, table
+from trendflow.commands.files import write_output
 from trendflow.commands.process import prepare_dagster_home
 from trendflow.config import Settings, ensure_home, load_settings
 from trendflow.contracts.errors import TrendFlowError, as_typed
@@ -79,6 +80,19 @@ def _store(settings: Settings) -> str:
     store = open_deployment(settings).store  # opening it proves its conditional writes
     where = "the local folder" if store.local_path("probe") is not None else settings.resolved_store_url
     return f"conditional writes proven on {where}"
+
+
+def warm_up() -> int:
+    """Compile what would otherwise be compiled while the first video waits. The compiled code is kept."""
+    import librosa
+    import numpy as np
+
+    from trendflow.media import worker
+
+    with err.status("compiling numerical code, once"):
+        worker.warm_up()  # the media child compiles its own while this process is at work
+        librosa.onset.onset_strength(y=np.ones(22050, np.float32), sr=22050)
+    return 0
 
 
 def _weights(settings: Settings) -> str:
@@ -158,7 +172,6 @@ def graph(target: Path) -> int:
     from trendflow.presentation.graph_svg import render_graph
 
     found = load_graph(load_settings().graph_file or data_path("component_graph.yaml"))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render_graph(found), encoding="utf-8")
+    write_output(target, render_graph(found).encode())
     out.print(str(target), highlight=False, soft_wrap=True)
     return 0

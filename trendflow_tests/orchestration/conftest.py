@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
 from trendflow.orchestration.work import Finished
 from trendflow.orchestration.wrapper import persist, run_component
+from trendflow_tests.orchestration.runs import Execute, Submit
 
 REPO = Path(__file__).resolve().parents[2]
 FPS, SECONDS, RATE = 10, 6, 22050
@@ -67,7 +67,7 @@ def deployment(tmp_path: Path, models_dir: Path) -> Deployment:
 
 
 @pytest.fixture
-def submit() -> Callable[..., RunContext]:
+def submit() -> Submit:
     def make(deployment: Deployment, source: Path, video_id: str = "synthetic-clip", force: bool = False) -> RunContext:
         return submit_run(
             deployment,
@@ -84,7 +84,7 @@ def submit() -> Callable[..., RunContext]:
 
 
 @pytest.fixture
-def execute() -> Callable[..., dict[str, Finished]]:
+def execute() -> Execute:
     """Runs components of a run in graph order, storing each; stops after a failure."""
 
     def run_all(run: RunContext, only: set[str] | None = None) -> dict[str, Finished]:

@@ -133,6 +133,15 @@ def test_a_file_that_is_no_video_exits_10_and_leaves_only_the_error(cli: Cli) ->
     assert cli("validate", "no-video-at-all/r1").returncode == 0
 
 
+def test_a_video_of_a_wrong_length_never_becomes_a_run(cli: Cli, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "short.mp4", seconds=4)
+    found = cli("process", str(clip), "--video-id=too-short-for-us")
+    assert found.returncode == 3, found.stderr
+    assert found.stderr.strip() == "input_constraint_violated: The video lasts 4.00 s; allowed are 5 to 1200 s."
+    assert not (cli.home / "store" / "result_store" / "upload" / "too-short-for-us").exists()
+    assert not list(cli.home.rglob("*too-short-for-us*"))
+
+
 @pytest.mark.timeout(180)
 def test_ctrl_c_cancels_and_resume_continues(cli: Cli, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", seed=5)

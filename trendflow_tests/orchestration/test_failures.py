@@ -11,49 +11,24 @@ import pytest
 from dagster import DagsterInstance
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.contracts.graph import ComponentGraph, ProfileComponent
+from trendflow.contracts.graph import ProfileComponent
 from trendflow.contracts.manifest import find_row
 from trendflow.definitions import load_job
 from trendflow.orchestration import metadata, resources
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.launch import process_here
 from trendflow.orchestration.runs import RunContext, open_run, view_run
-from trendflow.orchestration.validation import validate_run
 from trendflow.orchestration.wrapper import finalise, run_status
-
-Submit = Callable[..., RunContext]
-
-
-def with_profile(deployment: Deployment, change: Callable[[dict[str, ProfileComponent]], None]) -> None:
-    """Edit the deployment's starter profile in place, before anything is submitted."""
-    graph = deployment.graph
-    profile = graph.profile("starter")
-    components = dict(profile.components)
-    change(components)
-    edited = ComponentGraph(
-        graph.components,
-        {"starter": dataclasses.replace(profile, components=components)},
-        graph.absent,
-        graph.source,
-    )
-    vars(deployment)["graph"] = edited
-    vars(deployment).pop("registry", None)
-
-
-def optional(*names: str) -> Callable[[dict[str, ProfileComponent]], None]:
-    def change(components: dict[str, ProfileComponent]) -> None:
-        for name in names:
-            components[name] = dataclasses.replace(components[name], required=False)
-
-    return change
-
-
-def only(*names: str) -> Callable[[dict[str, ProfileComponent]], None]:
-    def change(components: dict[str, ProfileComponent]) -> None:
-        for name in set(components) - set(names):
-            del components[name]
-
-    return change
+from trendflow_tests.orchestration.runs import (
+    Execute,
+    Submit,
+    breaking,
+    only,
+    optional,
+    problems,
+    statuses,
+    with_profile,
+)
 
 
 @pytest.fixture
@@ -66,17 +41,6 @@ def here(deployment: Deployment, dagster_home: Path, monkeypatch: pytest.MonkeyP
         return process_here(load_job(), run.identity.partition_key)
 
     return process
-
-
-def breaking(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, component: str, error: Exception) -> None:
-    def run(inputs: object) -> None:
-        raise error
-
-    monkeypatch.setattr(deployment.registry[component].module, "run", run)
-
-
-def statuses(run: RunContext) -> dict[str, str]:
-    return {row["name"]: row["status"] for row in run.manifest()["components"]}
 
 
 def test_a_profile_with_fewer_components_runs_what_it_enables_and_closes(
@@ -115,7 +79,7 @@ def test_an_optional_failure_is_recorded_and_its_dependants_are_skipped_or_go_on
     assert because == {"core_face_landmarks": "core_object_detections failed with out_of_memory"}
     assert "partial_failure" in manifest["run"]["warnings"]
     assert run_status(run, manifest) == "success"
-    assert [f for f in validate_run(deployment, run.run_path) if f.severity == "problem"] == []
+    assert problems(deployment, run.run_path) == []
 
 
 def test_a_required_failure_stops_the_run_and_a_second_attempt_repairs_it(
@@ -152,14 +116,14 @@ def test_a_result_that_cannot_be_stored_becomes_an_error_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_profile(deployment, optional("tempo_extractor"))
-    real = deployment.results.write_artifact
+    real = deployment.results.write_or_adopt
 
-    def failing(run_path: str, component: str, stem: str, arrays: Any, meta: Any, **options: Any) -> Any:
+    def failing(run_path: str, component: str, stem: str, arrays: Any, meta: Any) -> Any:
         if component == "tempo_extractor" and meta["status"] != "error":
             raise OSError(28, "No space left on device", "/a/path/that/must/not/be/stored")
-        return real(run_path, component, stem, arrays, meta, **options)
+        return real(run_path, component, stem, arrays, meta)
 
-    monkeypatch.setattr(deployment.results, "write_artifact", failing)
+    monkeypatch.setattr(deployment.results, "write_or_adopt", failing)
     run = submit(deployment, clip)
     assert here(run) == "success"
     row = find_row(run.manifest(), "tempo_extractor")
@@ -187,7 +151,7 @@ def test_a_forced_run_still_proves_that_decoding_is_deterministic(
     deployment: Deployment,
     clip: Path,
     submit: Submit,
-    execute: Callable[..., Any],
+    execute: Execute,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from trendflow.orchestration import segmenter_step
@@ -207,7 +171,7 @@ def test_a_forced_run_still_proves_that_decoding_is_deterministic(
 
 
 def test_old_runs_can_be_looked_at_after_the_profile_changed_and_the_request_expired(
-    deployment: Deployment, clip: Path, submit: Submit, execute: Callable[..., Any]
+    deployment: Deployment, clip: Path, submit: Submit, execute: Execute
 ) -> None:
     run = submit(deployment, clip)
     execute(run, {"segmenter"})
@@ -242,7 +206,7 @@ def test_a_submission_that_died_half_way_can_be_repeated(deployment: Deployment,
 
 
 def test_a_source_that_changed_under_a_run_is_refused(
-    deployment: Deployment, clip: Path, other_clip: Path, tmp_path: Path, submit: Submit, execute: Callable[..., Any]
+    deployment: Deployment, clip: Path, other_clip: Path, tmp_path: Path, submit: Submit, execute: Execute
 ) -> None:
     source = tmp_path / "source.mp4"
     source.write_bytes(clip.read_bytes())
@@ -253,7 +217,7 @@ def test_a_source_that_changed_under_a_run_is_refused(
 
 
 def test_the_warnings_of_a_failed_attempt_do_not_outlive_it(
-    deployment: Deployment, clip: Path, submit: Submit, execute: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment, clip: Path, submit: Submit, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_profile(deployment, optional("tempo_extractor"))
     run = submit(deployment, clip)

@@ -1,0 +1,43 @@
+"""Files that a command writes where the user says."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from trendflow.contracts.errors import TrendFlowError, as_typed
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a complete file or none; missing folders above it are made.
+
+    Raises `config_invalid` when the place cannot be written and `storage_unavailable` when only space is missing.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                file.write(data)
+                file.flush()
+                os.chmod(temporary, 0o666 & ~_umask())  # a temporary file is its owner's alone
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+    except OSError as exc:
+        typed = as_typed(exc)
+        if typed.error_code == "storage_unavailable":
+            raise typed from exc
+        reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
+        raise TrendFlowError(
+            "config_invalid", f"The output {path.name!r} cannot be written: {reason}.", errno=exc.errno
+        ) from exc
+
+
+def _umask() -> int:
+    """The mask for new files; the system tells it only in exchange for another."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,116 @@
+"""What the tests of runs share: types of their fixtures, edits of a deployment, and questions to a stored run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import yaml
+
+from trendflow.contracts.graph import ComponentGraph, Profile, ProfileComponent
+from trendflow.contracts.package_data import data_path
+from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.validation import validate_run
+from trendflow.orchestration.work import Finished
+from trendflow.storage.run_validation import Finding
+
+AUDIO = {"segmenter", "loudness_extractor", "tempo_extractor"}
+"""The components that need no model: the smallest run there is to reuse."""
+
+
+class Submit(Protocol):
+    def __call__(
+        self, deployment: Deployment, source: Path, video_id: str = "synthetic-clip", force: bool = False
+    ) -> RunContext: ...
+
+
+class Execute(Protocol):
+    def __call__(self, run: RunContext, only: set[str] | None = None) -> dict[str, Finished]: ...
+
+
+def write_graph(path: Path, *components: str) -> Path:
+    """The shipped graph with a starter profile of these components alone, none of which needs a model."""
+    graph = yaml.safe_load(data_path("component_graph.yaml").read_text(encoding="utf-8"))
+    profile = graph["profiles"]["starter"]
+    profile["components"] = {name: profile["components"][name] for name in components}
+    profile["models"] = {}
+    path.write_text(yaml.safe_dump(graph), encoding="utf-8")
+    return path
+
+
+def edit_profile(deployment: Deployment, edit: Callable[[Profile], Profile]) -> None:
+    """Put an edited starter profile in place of the deployment's own, before anything is submitted."""
+    graph = deployment.graph
+    profiles = {"starter": edit(graph.profile("starter"))}
+    vars(deployment)["graph"] = ComponentGraph(graph.components, profiles, graph.absent, graph.source)
+    vars(deployment).pop("registry", None)
+
+
+def with_profile(deployment: Deployment, change: Callable[[dict[str, ProfileComponent]], None]) -> None:
+    """Edit which components the starter profile has, and how."""
+
+    def edit(profile: Profile) -> Profile:
+        components = dict(profile.components)
+        change(components)
+        return dataclasses.replace(profile, components=components)
+
+    edit_profile(deployment, edit)
+
+
+def optional(*names: str) -> Callable[[dict[str, ProfileComponent]], None]:
+    def change(components: dict[str, ProfileComponent]) -> None:
+        for name in names:
+            components[name] = dataclasses.replace(components[name], required=False)
+
+    return change
+
+
+def only(*names: str) -> Callable[[dict[str, ProfileComponent]], None]:
+    def change(components: dict[str, ProfileComponent]) -> None:
+        for name in set(components) - set(names):
+            del components[name]
+
+    return change
+
+
+def replace_code(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, component: str, run: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """Let `run` stand in for the component's own function, which is returned."""
+    module = deployment.registry[component].module
+    assert module is not None
+    real = module.run
+    monkeypatch.setattr(module, "run", run)
+    return real
+
+
+def breaking(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, component: str, error: Exception) -> None:
+    def run(inputs: object) -> None:
+        raise error
+
+    replace_code(deployment, monkeypatch, component, run)
+
+
+def problems(deployment: Deployment, run_path: str) -> list[Finding]:
+    """Why `validate` would refuse the run."""
+    return [found for found in validate_run(deployment, run_path) if found.severity == "problem"]
+
+
+def origins(results: Mapping[str, Finished]) -> dict[str, str]:
+    return {name: result.origin for name, result in results.items()}
+
+
+def statuses(run: RunContext) -> dict[str, str]:
+    return {row["name"]: row["status"] for row in run.manifest()["components"]}
+
+
+def digests(run: RunContext) -> dict[str, dict[str, str]]:
+    """Component → artifact path → content digest, as the manifest has them."""
+    return {
+        row["name"]: {artifact["path"]: artifact["content_digest"] for artifact in row["artifacts"]}
+        for row in run.manifest()["components"]
+    }
