@@ -25,10 +25,11 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 
 pytest_plugins = ["trendflow_tests.s3"] if (REPO / "trendflow_tests" / "s3.py").exists() else []
 
-# Wall-clock deadlines fail on a busy machine. On CI a failing example must be the same one at every run.
-settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, database=None)
-settings.load_profile("ci" if os.environ.get("CI") else "dev")
+# Wall-clock deadlines fail on a busy machine. By default every run tries the same examples, so that a failure belongs
+# to the change that made it; `HYPOTHESIS_PROFILE=explore` looks for new ones.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeat", parent=settings.get_profile("explore"), derandomize=True, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "repeat")
 
 
 @pytest.fixture(autouse=True)

@@ -77,9 +77,12 @@ def _status(meta: Meta) -> Iterator[str]:
 
 
 def _models(meta: Meta) -> Iterator[str]:
+    rows = meta["models_used"]
     try:
-        signature = model_signature(meta["models_used"])
+        signature = model_signature(rows) if isinstance(rows, list) else None
     except (TrendFlowError, TypeError, ValueError):
+        signature = None
+    if signature is None:
         yield "models_used is not a list of the seven-string rows of the contract."
         return
     if meta["model_signature"] != signature:
