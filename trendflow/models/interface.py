@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -33,4 +33,17 @@ class ModelHandle(Protocol):
         Raises `model_spec_invalid` (wrong input), `artifact_validation_failed` (missing, misshapen or non-finite
         output) or `out_of_memory`.
         """
+        ...
+
+
+@runtime_checkable
+class TextEncoder(ModelHandle, Protocol):
+    """A model that turns text into vectors: tokenizer, chunking and pooling are its own."""
+
+    def split(self, text: str) -> list[np.ndarray]:
+        """The text as chunks the model takes; none for a text without any token."""
+        ...
+
+    def embed(self, chunks: Sequence[np.ndarray]) -> np.ndarray:
+        """Unit vectors of up to `entry.max_batch_size` chunks, float32 `[len(chunks), D]`. Raises what `infer` does."""
         ...

@@ -98,6 +98,28 @@ def set_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int | str]]
                     dim.dim_param = size
 
 
+MUSICNN_NAMES = {"x:0": "patches", "emb:0": "embeddings", "tags:0": "tags"}
+
+
+def free_musicnn(model: onnx.ModelProto) -> onnx.ModelProto:
+    """MusiCNN with an open batch and named tensors.
+
+    The published file fixes the batch to 1 in its inner reshapes, which only move axes that a zero copies as well; its
+    weights stay untouched.
+    """
+    freed = onnx.ModelProto()
+    freed.CopyFrom(model)
+    rename_tensors(freed, MUSICNN_NAMES)
+    targets = {node.input[1] for node in freed.graph.node if node.op_type == "Reshape"}
+    for tensor in freed.graph.initializer:
+        if tensor.name in targets:
+            shape = numpy_helper.to_array(tensor).copy()
+            shape[0] = 0
+            tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
+    set_shapes(freed, {"patches": ("B", 187, 96), "embeddings": ("B", 200), "tags": ("B", 50)})
+    return freed
+
+
 CENTERFACE_NAMES = {"input.1": "images", "537": "heatmap", "538": "scale", "539": "offset", "540": "landmarks"}
 
 

@@ -13,7 +13,8 @@ import onnxruntime as ort
 from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
-from trendflow.models.tensors import BATCH, TensorSpec, describe, mismatch, smallest_inputs
+from trendflow.models.tensor_checks import check_inputs, check_outputs
+from trendflow.models.tensors import BATCH, TensorSpec, describe, smallest_inputs
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +73,14 @@ class OnnxHandle:
         """Run one batch; see `ModelHandle.infer`."""
         if self._session is None:
             raise TrendFlowError("model_load_failed", f"{self._entry.name} was closed.", entry=self._entry.name)
-        symbols = self._check_inputs(inputs)
+        symbols = check_inputs(self._entry, inputs)
         feed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         try:
             values = self._session.run(self._output_names, feed)
         except Exception as exc:  # onnxruntime's exceptions share no base class below Exception
             _raise_inference_error(self._entry, symbols.get(BATCH), exc)
         outputs = dict(zip(self._output_names, values, strict=True))
-        self._check_outputs(outputs, symbols)
+        check_outputs(self._entry, outputs, symbols)
         return outputs
 
     def describe(self) -> dict[str, Any]:
@@ -98,37 +99,6 @@ class OnnxHandle:
     def close(self) -> None:
         """Release the engine's memory. A closed handle refuses to run."""
         self._session = None
-
-    def _check_inputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
-        expected = {spec.name for spec in self._entry.inputs}
-        if set(inputs) != expected:
-            raise self._spec_invalid(f"was given the inputs {sorted(inputs)} instead of {sorted(expected)}")
-        symbols: dict[str, int] = {}
-        for spec in self._entry.inputs:
-            problem = mismatch(spec, inputs[spec.name], symbols)
-            if problem:
-                raise self._spec_invalid(f"input {problem}")
-        batch = symbols.get(BATCH, 1)
-        if batch > self._entry.max_batch_size:
-            raise self._spec_invalid(f"accepts batches up to {self._entry.max_batch_size}, not {batch}")
-        return symbols
-
-    def _check_outputs(self, outputs: Mapping[str, Any], symbols: dict[str, int]) -> None:
-        for spec in self._entry.outputs:
-            value = outputs[spec.name]
-            if not isinstance(value, np.ndarray):
-                raise self._bad_output(f"output {spec.name!r} is no tensor")
-            problem = mismatch(spec, value, symbols)
-            if problem:
-                raise self._bad_output(f"output {problem}")
-            if spec.finite and value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise self._bad_output(f"output {spec.name!r} has values that are not finite")
-
-    def _spec_invalid(self, problem: str) -> TrendFlowError:
-        return TrendFlowError("model_spec_invalid", f"{self._entry.name} {problem}.", entry=self._entry.name)
-
-    def _bad_output(self, problem: str) -> TrendFlowError:
-        return TrendFlowError("artifact_validation_failed", f"{self._entry.name}: {problem}.", entry=self._entry.name)
 
 
 def require_device(device: str) -> None:

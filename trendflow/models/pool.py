@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.interface import ModelHandle
 from trendflow.models.store import WeightsStore
 
-if TYPE_CHECKING:
-    from trendflow.models.onnx_runtime import OnnxHandle
-
 _Key = tuple[str, str, str, str]
+
+
+class LoadedModel(ModelHandle, Protocol):
+    """A handle with the end of its life."""
+
+    def close(self) -> None: ...
 
 
 class ModelPool:
@@ -23,15 +27,15 @@ class ModelPool:
     def __init__(self, models_dir: Path, threads: int = 0) -> None:
         self._store = WeightsStore(models_dir)
         self._threads = threads
-        self._handles: dict[_Key, OnnxHandle] = {}
+        self._handles: dict[_Key, LoadedModel] = {}
         self._lock = threading.Lock()
 
-    def get(self, entry: CatalogueEntry, device: str | None = None) -> OnnxHandle:
+    def get(self, entry: CatalogueEntry, device: str | None = None) -> LoadedModel:
         """The loaded model; digests are checked before the first load.
 
         `device` defaults to the entry's policy; another class than the policy is refused (`device_unavailable`),
-        because results of different devices are not comparable. Raises what `WeightsStore.verify` and
-        `OnnxHandle.load` raise, and `dependency_missing` for an engine this release does not run.
+        because results of different devices are not comparable. Raises what `WeightsStore.verify` and the `load` of
+        the handle raise, and `dependency_missing` for an engine this release does not run.
         """
         device = device or entry.device_policy
         if device.partition(":")[0] != entry.device_policy:
@@ -51,7 +55,11 @@ class ModelPool:
                 handle.close()
             self._handles.clear()
 
-    def _load(self, entry: CatalogueEntry, device: str) -> OnnxHandle:
+    def _load(self, entry: CatalogueEntry, device: str) -> LoadedModel:
+        if (entry.runtime, entry.engine) == ("inprocess", "algorithm"):
+            from trendflow.models.opencv_flow import DisFlowHandle
+
+            return DisFlowHandle.load(entry, device, self._threads)
         if (entry.runtime, entry.engine) != ("inprocess", "onnx"):
             raise TrendFlowError(
                 "dependency_missing",
@@ -59,8 +67,12 @@ class ModelPool:
                 kind="python_package",
             )
         from trendflow.models.onnx_runtime import OnnxHandle
+        from trendflow.models.text_encoder import TOKENIZER, TextEncoderHandle
 
         paths = self._store.verify(entry)
+        names = [file.path for file in entry.files]
+        if TOKENIZER in names:
+            return TextEncoderHandle.load(entry, dict(zip(names, paths, strict=True)), device, self._threads)
         return OnnxHandle.load(entry, paths[0], device, self._threads)
 
 

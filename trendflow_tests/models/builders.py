@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from trendflow.models.catalogue import Catalogue, CatalogueEntry
+from trendflow.models.catalogue import NO_LICENCE, Catalogue, CatalogueEntry, UnpinnedModel
 
 
 def entry_values(**overrides: Any) -> dict[str, Any]:
@@ -79,3 +80,40 @@ def onnx_bytes(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())
+
+
+def random_encoder(model: UnpinnedModel, seed: int = 0, **overrides: Any) -> tuple[CatalogueEntry, bytes]:
+    """An entry with the facts of `model` and a small ONNX file with random weights.
+
+    The file maps the mean over the second last axis (time) linearly to the embedding: wiring and shapes are the real
+    model's, the vectors mean nothing.
+    """
+    (x,), (y,) = model.inputs, model.outputs
+    kept = [size for size in (*x.shape[1:-2], x.shape[-1]) if isinstance(size, int)]
+    weights = np.random.default_rng(seed).normal(size=(int(np.prod(kept)), int(y.shape[-1]))).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", [x.name], ["mean"], axes=[len(x.shape) - 2], keepdims=0),
+            helper.make_node("Flatten", ["mean"], ["flat"], axis=1),
+            helper.make_node("MatMul", ["flat", "weights"], [y.name]),
+        ],
+        "random_weights",
+        [helper.make_tensor_value_info(x.name, onnx.TensorProto.FLOAT, list(x.shape))],
+        [helper.make_tensor_value_info(y.name, onnx.TensorProto.FLOAT, list(y.shape))],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data = bytes(file.SerializeToString())
+    return random_entry(model, data, **overrides), data
+
+
+def random_entry(model: UnpinnedModel, data: bytes, **overrides: Any) -> CatalogueEntry:
+    """An entry with the facts of `model` for a file with random weights, labelled as such in name and licence."""
+    facts = model.model_dump(exclude={"upstream"}, exclude_unset=True)
+    labels = {
+        "name": f"{model.name}_random",
+        "licence_spdx": NO_LICENCE,
+        "commercial_use": "forbidden",
+        "attribution": "Random weights for tests; no trained model.",
+    }
+    return entry_for(data, **{**facts, **labels, **overrides})

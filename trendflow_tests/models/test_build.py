@@ -18,7 +18,14 @@ from onnx import helper, numpy_helper
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.build import build_models, read_checkpoint
 from trendflow.models.catalogue import Catalogue
-from trendflow.models.onnx_graph import CENTERFACE_NAMES, free_centerface, halve_lossless, rename_tensors, serialise
+from trendflow.models.onnx_graph import (
+    CENTERFACE_NAMES,
+    free_centerface,
+    free_musicnn,
+    halve_lossless,
+    rename_tensors,
+    serialise,
+)
 from trendflow.models.pool import ModelPool
 from trendflow.models.store import WeightsStore, file_sha256
 from trendflow_tests.models.builders import catalogue_of, entry_for
@@ -63,14 +70,16 @@ def test_two_processes_build_the_same_pinned_bytes(catalogue: Catalogue, tmp_pat
     for seed in ("1", "2"):
         command = [sys.executable, "-c", BUILD, str(tmp_path / seed)]
         subprocess.run(command, check=True, cwd=repo_root, env={"PYTHONHASHSEED": seed, "PATH": ""}, timeout=120)
-    for entry in catalogue:
-        first, second = (WeightsStore(tmp_path / seed).path(entry, entry.files[0]) for seed in ("1", "2"))
-        assert file_sha256(first) == file_sha256(second) == entry.files[0].sha256
+    for entry in (entry for entry in catalogue if entry.source.kind != "url"):
+        for file in entry.files:
+            first, second = (WeightsStore(tmp_path / seed).path(entry, file) for seed in ("1", "2"))
+            assert file_sha256(first) == file_sha256(second) == file.sha256
 
 
 def test_a_second_build_touches_nothing(catalogue: Catalogue, models_dir: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in models_dir.rglob("*.onnx")}
-    assert {row.action for row in build_models(catalogue, models_dir)} == {"present"}
+    built = [entry.name for entry in catalogue if entry.source.kind != "url"]
+    assert {row.action for row in build_models(catalogue, models_dir, built)} == {"present"}
     assert {path: path.stat().st_mtime_ns for path in models_dir.rglob("*.onnx")} == before
 
 
@@ -102,6 +111,26 @@ def test_the_image_encoder_equals_the_torch_model(pool: ModelPool, normalised_im
     assert probabilities.max(axis=1).mean() > 0.3
     logits = actual @ state["_fc.weight"].numpy().T + state["_fc.bias"].numpy()
     np.testing.assert_array_equal(logits.argmax(axis=1), probabilities.argmax(axis=1))
+
+
+def test_the_freed_audio_encoder_equals_the_published_one(repo_root: Path) -> None:
+    published = onnx.load(repo_root / "models" / "weights" / "musicnn_msd.onnx")
+    patches = np.random.default_rng(0).uniform(0, 4, (5, 187, 96)).astype(np.float32)
+    freed = _run(free_musicnn(published), {"patches": patches})
+    for row, patch in enumerate(patches):
+        expected = _run(published, {"x:0": patch[None]})
+        np.testing.assert_allclose(freed["embeddings"][row], expected["emb:0"][0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(freed["tags"][row], expected["tags:0"][0], atol=1e-5)
+
+
+def test_every_file_of_an_entry_is_built_and_pinned(catalogue: Catalogue, tmp_path: Path) -> None:
+    entry = catalogue["minilm_l6"]
+    build_models(catalogue, tmp_path, ["minilm_l6"])
+    model, tokenizer = WeightsStore(tmp_path).verify(entry)
+    assert [path.name for path in (model, tokenizer)] == ["model.onnx", "tokenizer.json"]
+    tokenizer.write_bytes(b"{}")
+    assert [row.action for row in build_models(catalogue, tmp_path, ["minilm_l6"])] == ["built"]
+    assert file_sha256(tokenizer) == entry.files[1].sha256
 
 
 def test_the_freed_face_detector_equals_the_published_one(published_centerface: onnx.ModelProto) -> None:

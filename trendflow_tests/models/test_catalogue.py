@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
-from trendflow.models.catalogue import Catalogue, CatalogueEntry
+from trendflow.models.catalogue import Catalogue, CatalogueEntry, ModelFacts
 from trendflow_tests.models.builders import entry_values
 
 # Category → supercategory as published with the COCO 2017 annotations, one probe per supercategory and both ends.
@@ -87,7 +87,8 @@ def test_weights_digest_is_sha256_of_canonical_json() -> None:
         {"path": "b.onnx", "sha256": "b" * 64, "bytes": 1},
         {"path": "a.onnx", "sha256": "a" * 64, "bytes": 1},
     ]
-    entry = CatalogueEntry.model_validate(entry_values(files=files))
+    source = {**entry_values()["source"], "companions": {"a.onnx": "a.onnx"}}
+    entry = CatalogueEntry.model_validate(entry_values(files=files, source=source))
     text = '{"a.onnx":"' + "a" * 64 + '","b.onnx":"' + "b" * 64 + '"}'
     assert json.loads(text)  # the expectation itself is JSON
     assert entry.weights_digest == hashlib.sha256(text.encode()).hexdigest()
@@ -179,6 +180,45 @@ def test_a_bad_entry_is_refused_with_its_name_and_line(overrides: dict[str, Any]
     else:
         # A list item is named by its own line, a value by the line of its key.
         assert key in found or found.strip().startswith("-")
+
+
+def _with_unpinned(name: str = "huge", **overrides: Any) -> str:
+    facts = {key: value for key, value in entry_values().items() if key in ModelFacts.model_fields and key != "name"}
+    model = {**facts, "upstream": "https://example.org/huge", **overrides}
+    return yaml.safe_dump({**_document(), "unpinned": {name: model}}, sort_keys=False)
+
+
+def test_an_unpinned_model_serves_no_role() -> None:
+    found = Catalogue.parse(_with_unpinned())
+    assert list(found.unpinned) == ["huge"]
+    assert [entry.name for entry in found.for_role("image_encoder")] == ["tiny"]
+    with pytest.raises(TrendFlowError, match="model_not_found"):
+        found["huge"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"name": "tiny"}, "is unpinned at once"),
+        ({"files": []}, "Extra inputs"),  # a digest would be a pin, and no digest is no entry
+        ({"upstream": "http://example.org"}, "pattern"),
+        ({"embedding_dim": 5}, "embedding_dim is the width of no output"),
+        ({"roles": ["smell"]}, "unknown role"),
+    ],
+)
+def test_a_bad_unpinned_model_is_refused(overrides: dict[str, Any], words: str) -> None:
+    with pytest.raises(TrendFlowError, match=words) as caught:
+        Catalogue.parse(_with_unpinned(**overrides))
+    assert caught.value.error_code == "model_spec_invalid"
+
+
+def test_every_built_file_has_its_source() -> None:
+    second = {"path": "tokenizer.json", "sha256": "1" * 64, "bytes": 1}
+    files = [*entry_values()["files"], second]
+    with pytest.raises(TrendFlowError, match="companions must name every file"):
+        Catalogue.parse(_with_entry(files=files))
+    source = {**entry_values()["source"], "companions": {"tokenizer.json": "member"}}
+    assert Catalogue.parse(_with_entry(files=files, source=source))["tiny"].files[1].path == "tokenizer.json"
 
 
 def test_a_missing_key_is_reported_at_the_entry() -> None:
