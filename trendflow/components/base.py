@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from trendflow.contracts.artifact import Artifact
+from trendflow.contracts.canonical import digest_of
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.schema_lock import normative
+from trendflow.contracts.schema_types import ArtifactSchema
 from trendflow.contracts.video_document import VideoDocument
 from trendflow.models.batching import BatchRunner
 from trendflow.models.interface import ModelHandle
@@ -64,15 +67,16 @@ class Param:
 class ComponentSpec:
     """What the code of a component declares; `component_graph.yaml` must agree or loading fails.
 
-    `reads` ⊆ {frames, audio, audio_full, dense, document}. `reference` maps the files whose content belongs to
-    the input (prompt banks, thresholds) to their sha256.
+    `soft` names components, or is the word `all` (see `trendflow.contracts.graph.ALL`). `reads` ⊆ {frames, audio,
+    audio_full, dense, document, declarations}. `reference` maps the files whose content belongs to the input (prompt
+    banks, thresholds) to their sha256.
     """
 
     name: str
     producer_version: str
     schema_version: str
     hard: tuple[str, ...]
-    soft: tuple[str, ...] = ()
+    soft: tuple[str, ...] | Literal["all"] = ()
     reads: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     optional_roles: tuple[str, ...] = ()
@@ -166,6 +170,29 @@ class Upstream:
         return float(self.arrays["feature_values"][names.index(name)])
 
 
+@dataclass(frozen=True)
+class Declaration:
+    """What is known of a dependency before it ran, and stays known when it fails.
+
+    `source_kind` ∈ {media, document, derived}: what its values were read off.
+    """
+
+    schema: ArtifactSchema
+    producer_version: str
+    source_kind: str
+
+    @property
+    def digest(self) -> str:
+        """sha256 of everything that may shape the result of a reader of declarations."""
+        return digest_of(
+            {
+                "schema": normative(self.schema.document),
+                "producer_version": self.producer_version,
+                "source_kind": self.source_kind,
+            }
+        )
+
+
 def _no_progress(done: int, total: int) -> None:
     return None
 
@@ -181,6 +208,8 @@ class ComponentInputs:
     audio: AudioInput | None = None
     dense: Mapping[str, np.ndarray] | None = None
     document: VideoDocument | None = None
+    declarations: Mapping[str, Declaration] | None = None
+    """Of every dependency that the profile enables, whether or not it gave a result."""
     models: Mapping[str, ModelHandle] = field(default_factory=dict)
     params: Mapping[str, Any] = field(default_factory=dict)
     runner: BatchRunner = field(default_factory=BatchRunner)
@@ -207,6 +236,11 @@ class ComponentInputs:
         if self.document is None:
             raise TrendFlowError("dependency_missing", "The run has no document.", kind="document")
         return self.document
+
+    def need_declarations(self) -> Mapping[str, Declaration]:
+        if self.declarations is None:
+            raise TrendFlowError("dependency_missing", "The declarations are missing.", kind="declarations")
+        return self.declarations
 
 
 class Component(Protocol):

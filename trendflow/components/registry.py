@@ -15,10 +15,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trendflow import components
-from trendflow.components.base import ComponentSpec, Param
+from trendflow.components.base import ComponentSpec, Declaration, Param
 from trendflow.contracts.canonical import digest_of
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.contracts.graph import SEGMENTER, ComponentGraph, ComponentNode, Profile, frame_budget
+from trendflow.contracts.graph import ALL, SEGMENTER, ComponentGraph, ComponentNode, Profile, frame_budget
 from trendflow.contracts.graph_checks import POLICY_FLAGS, fault
 from trendflow.contracts.thresholds import THRESHOLDS
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trendflow.contracts.schema import SchemaRegistry
     from trendflow.models.catalogue import Catalogue
 
-_PROCESSORS = ("visual", "audio", "text")
+_PROCESSORS = ("visual", "audio", "text", "dataset")
 _SHOT_BOUNDARY = "shot_boundary"
 
 SEGMENTER_SPEC = ComponentSpec(
@@ -118,6 +118,15 @@ class Registry:
                 "policy": {flag: found.policy.get(flag, False) for flag in POLICY_FLAGS},
             }
         )
+
+    def declarations(self, profile: str, component: str, schemas: SchemaRegistry) -> dict[str, Declaration]:
+        """What is declared of each dependency of `component` that the profile enables."""
+        found: dict[str, Declaration] = {}
+        for name in self.graph.active_deps(profile, component):
+            spec = self[name].spec
+            schema = schemas.get(spec.schema_version)
+            found[name] = Declaration(schema, spec.producer_version, self.graph.source_kind(profile, name))
+        return found
 
     def _sampling(self, profile: Profile, component: str) -> dict[str, Any] | None:
         node = self.graph.components[component]
@@ -212,7 +221,7 @@ def _compare(node: ComponentNode, spec: ComponentSpec) -> None:
     facts: list[tuple[str, str, Any, Any]] = [
         ("name", "name", node.name, spec.name),
         ("hard dependencies", "deps", set(node.hard), set(spec.hard)),
-        ("soft dependencies", "deps", set(node.soft), set(spec.soft)),
+        ("soft dependencies", "deps", ALL if node.soft_is_all else set(node.soft), _names(spec.soft)),
         ("reads", "reads", set(node.reads), set(spec.reads)),
         ("required roles", "roles", set(node.required_roles), set(spec.roles)),
         ("optional roles", "roles", set(node.optional_roles), set(spec.optional_roles)),
@@ -222,6 +231,10 @@ def _compare(node: ComponentNode, spec: ComponentSpec) -> None:
         if declared != coded:
             line = node.lines.get(key, node.line)
             raise fault(line, f"{node.name}: {what} {_show(declared)} differ from the code's {_show(coded)}.")
+
+
+def _names(soft: tuple[str, ...] | str) -> set[str] | str:
+    return soft if isinstance(soft, str) else set(soft)
 
 
 def _show(value: Any) -> str:

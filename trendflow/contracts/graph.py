@@ -6,7 +6,7 @@ A broken file is refused with `config_invalid` and the line to look at.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -24,7 +24,9 @@ from trendflow.contracts.vocab import COMPONENT_KINDS
 
 GRAPH_VERSION = "component_graph_v1"
 SEGMENTER = "segmenter"
-READS = frozenset({"frames", "audio", "audio_full", "dense", "document"})
+ALL = "all"
+"""As a list of soft dependencies: every component that measures, which are all but those of kind `dataset`."""
+READS = frozenset({"frames", "audio", "audio_full", "dense", "document", "declarations"})
 PROCESSORS = frozenset({"segmenter", "visual", "audio", "text", "dataset"})
 UNITS = frozenset({"frame", "frame_pair", "segment", "clip", "face", "document", "video"})
 BUDGET_OVERRIDES = ("min_frames", "target_frames", "max_frames")
@@ -66,6 +68,8 @@ class ComponentNode:
     line: int
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)
     """Line of each key of the entry."""
+    soft_is_all: bool = False
+    """Whether the file says `soft: all`; `soft` holds the names."""
 
     @property
     def deps(self) -> tuple[str, ...]:
@@ -135,6 +139,16 @@ class ComponentGraph:
         wanted = self.profile(profile).components
         return [dep for dep in self.components[component].deps if dep in wanted]
 
+    def source_kind(self, profile: str, component: str) -> str:
+        """What a component's values were read off, dependencies included.
+
+        `document` when it reads the text itself, `derived` when one of its enabled dependencies did, else `media`.
+        """
+        if "document" in self.components[component].reads:
+            return "document"
+        kinds = {self.source_kind(profile, dep) for dep in self.active_deps(profile, component)}
+        return "media" if kinds <= {"media"} else "derived"
+
     def dependants(self, component: str) -> set[str]:
         """Everything that directly or indirectly needs `component` by hard edges."""
         found: set[str] = set()
@@ -171,6 +185,7 @@ def _component(name: str, reader: Reader) -> ComponentNode:
     deps = reader.child("deps")
     roles = reader.child("roles")
     sampling = _sampling(reader.child("sampling")) if "sampling" in reader.value else None
+    soft_is_all = deps.get("soft", (str, list)) == ALL
     node = ComponentNode(
         name=name,
         description=reader.get("description", str),
@@ -178,7 +193,7 @@ def _component(name: str, reader: Reader) -> ComponentNode:
         processor=reader.choice("processor", PROCESSORS),
         stage=reader.get("stage", str),
         hard=deps.names("hard"),
-        soft=deps.names("soft"),
+        soft=() if soft_is_all else deps.names("soft"),
         reads=reader.names("reads", READS),
         unit=reader.choice("unit", UNITS),
         sampling=sampling,
@@ -191,6 +206,7 @@ def _component(name: str, reader: Reader) -> ComponentNode:
         tier=reader.get("tier", int),
         line=reader.line,
         lines=reader.key_lines(),
+        soft_is_all=soft_is_all,
     )
     for sub in (deps, roles, reader):
         sub.done()
@@ -294,6 +310,17 @@ def frame_budget(node: ComponentNode, entry: ProfileComponent) -> tuple[int, int
     )
 
 
+def _with_all_soft(nodes: Mapping[str, ComponentNode]) -> dict[str, ComponentNode]:
+    """Spell `soft: all` out, in the order of the file."""
+    measuring = [name for name, node in nodes.items() if node.kind != "dataset"]
+    return {
+        name: replace(node, soft=tuple(dep for dep in measuring if dep not in (name, *node.hard)))
+        if node.soft_is_all
+        else node
+        for name, node in nodes.items()
+    }
+
+
 def _topological(nodes: Mapping[str, ComponentNode]) -> dict[str, ComponentNode]:
     ordered: dict[str, ComponentNode] = {}
     visiting: list[str] = []
@@ -323,7 +350,7 @@ def parse_graph(text: str, source: Path | None = None) -> ComponentGraph:
         raise root.fail(f"'version' must be {GRAPH_VERSION!r}.", "version")
     absent = root.child("absent", {}).strings()
     section = root.child("components")
-    nodes = {name: _component(name, reader) for name, reader in section.children()}
+    nodes = _with_all_soft({name: _component(name, reader) for name, reader in section.children()})
     for name, component in nodes.items():
         for dep in component.deps:
             if dep not in nodes and not (dep in component.soft and dep in absent):

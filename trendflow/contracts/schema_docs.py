@@ -11,30 +11,36 @@ from trendflow.contracts.schema_types import ArtifactSchema, Bounds, FieldSchema
 
 def render_schema_markdown(schema: ArtifactSchema) -> str:
     """Purpose, arrays, features and meta of one artifact schema."""
-    parts = [f"# {schema.schema_version}", schema.description, f"Written by `{schema.producer}`.", "## Arrays"]
+    parts = [f"# {schema.schema_version}", schema.description, f"Written by `{schema.producer}`."]
+    return "\n\n".join([*parts, *schema_parts(schema, "##")]) + "\n"
+
+
+def schema_parts(schema: ArtifactSchema, heading: str) -> list[str]:
+    """Arrays, rules, features and meta of a schema as blocks of Markdown under headings of the given depth."""
+    parts = [f"{heading} Arrays"]
     header = ("array", "dtype, shape", "unit", "range", "tier", "meaning", "read by")
-    parts.append(_table(header, (_field_row(field) for field in schema.fields.values())))
+    parts.append(markdown_table(header, (_field_row(field) for field in schema.fields.values())))
     if rules := [line for field in schema.fields.values() for line in _rules(field)]:
         parts += ["Rules that are checked:", "\n".join(f"- {line}" for line in rules)]
     if schema.features:
-        parts += ["## Features", "Members of `feature_names` and `feature_values`."]
+        parts += [f"{heading} Features", "Members of `feature_names` and `feature_values`."]
         rows = (
             (f"`{feature.name}`", feature.unit, _range(feature.range), feature.tier, feature.formula)
             for feature in schema.features.values()
         )
-        parts.append(_table(("feature", "unit", "range", "tier", "formula"), rows))
-    parts.append("## Meta")
+        parts.append(markdown_table(("feature", "unit", "range", "tier", "formula"), rows))
+    parts.append(f"{heading} Meta")
     own = [f"`{key}`" for key in schema.required_meta if key not in REQUIRED_META]
     parts.append(
         f"Every artifact's keys{' and ' + ', '.join(own) if own else ''}. Optional: {_names(schema.optional_meta)}."
     )
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 def render_index_markdown(schemas: Iterable[ArtifactSchema]) -> str:
     """A table of contents that links to `<schema_version>.md`."""
     rows = ((f"[{s.schema_version}]({s.schema_version}.md)", f"`{s.producer}`", s.description) for s in schemas)
-    return "# Artifact schemas\n\n" + _table(("schema", "producer", "content"), rows) + "\n"
+    return "# Artifact schemas\n\n" + markdown_table(("schema", "producer", "content"), rows) + "\n"
 
 
 def _field_row(field: FieldSchema) -> Sequence[Any]:
@@ -72,7 +78,8 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown; None becomes a dash."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
 

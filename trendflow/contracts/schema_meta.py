@@ -119,8 +119,10 @@ def _content(schema: ArtifactSchema, arrays: Mapping[str, np.ndarray], meta: Met
         yield "absent_features is not a map of names to reasons."
         absent = {}
     for key in absent:
-        # An exact name speaks for itself only: `tempo_bpm` is no prefix that also covers `tempo_bpm_std`.
-        covered = [key] if key in measured else [name for name in measured if name.startswith(key)]
+        # An exact name speaks for itself only: `tempo_bpm` is no prefix that also covers `tempo_bpm_std`, nor is the
+        # array `embedding` one that covers `embedding_change_mean`.
+        exact = key in measured or key in schema.fields
+        covered = [name for name in measured if (name == key if exact else name.startswith(key))]
         if any(not np.isnan(measured[name]) for name in covered):
             yield f"absent_features names {key!r}, which has a value."
     enabled = meta.get("features_enabled", [])

@@ -38,6 +38,8 @@ def _features(schema: ArtifactSchema) -> Iterator[str]:
     for feature in schema.features.values():
         if _reversed(feature.range):
             yield f"feature {feature.name!r} has a range whose ends are swapped."
+        if strangers := [name for name in feature.members if feature.pattern is None or not feature.matches(name)]:
+            yield f"feature {feature.name!r} is no family of {strangers}."
         for other in schema.features.values():
             if feature.pattern is not None and other.pattern is None and feature.matches(other.name):
                 yield f"feature family {feature.name!r} also covers {other.name!r}."
@@ -55,6 +57,8 @@ def _statistics(field: FieldSchema) -> Iterator[str]:
         yield "is categorical but not of an integer or string type."
     if field.flatten and (field.categorical or "<U" in field.dtypes):
         yield "holds labels, which have no mean or percentiles to flatten."
+    if field.flatten and len(field.shape) != 1:
+        yield "is not one-dimensional, so that its statistics would mix different quantities."
     if field.flatten and "bool" in field.dtypes and field.flatten != ("mean",):
         yield "is boolean and flattens to its mean only."
 

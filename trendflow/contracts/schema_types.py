@@ -80,7 +80,10 @@ class FieldSchema:
 
 @dataclass(frozen=True)
 class FeatureSchema:
-    """One scalar feature, or with `pattern` a family whose members come from a model's catalogue entry."""
+    """One scalar feature, or with `pattern` a family whose members come from a model's catalogue entry.
+
+    `members` are those of its members that are columns of the feature vector, in every video.
+    """
 
     name: str
     tier: str
@@ -90,6 +93,7 @@ class FeatureSchema:
     finite: bool
     optional: bool
     pattern: re.Pattern[str] | None
+    members: tuple[str, ...] = ()
 
     def matches(self, name: str) -> bool:
         return name == self.name if self.pattern is None else self.pattern.fullmatch(name) is not None
@@ -182,6 +186,7 @@ def _feature(name: str, entry: Mapping[str, Any]) -> FeatureSchema:
         finite=entry.get("finite", False),
         optional=entry.get("optional", False),
         pattern=re.compile(pattern) if pattern is not None else None,
+        members=tuple(entry.get("members", ())),
     )
 
 

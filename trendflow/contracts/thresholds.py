@@ -29,13 +29,27 @@ C = TypeVar("C", bound=_Dataclass)
 
 
 @dataclass(frozen=True)
+class Constant:
+    """One constant with its unit and where its value comes from."""
+
+    value: float
+    unit: str
+    provenance: str
+
+
+@dataclass(frozen=True)
 class Thresholds:
-    """One version of the constants: `sections[component][constant]` is a number."""
+    """One version of the constants, by section and name."""
 
     version: str
     file_name: str
     sha256: str
-    sections: Mapping[str, Mapping[str, float]]
+    constants: Mapping[str, Mapping[str, Constant]]
+
+    @property
+    def sections(self) -> dict[str, dict[str, float]]:
+        """`sections[component][constant]` is a number."""
+        return {name: {key: constant.value for key, constant in body.items()} for name, body in self.constants.items()}
 
     @property
     def reference(self) -> dict[str, str]:
@@ -67,12 +81,12 @@ def load_thresholds(path: Path) -> Thresholds:
         raise TrendFlowError("config_invalid", f"{path.name} is no valid YAML.") from exc
     if not isinstance(document, dict) or document.get("version") != path.stem:
         raise TrendFlowError("config_invalid", f"{path.name} must declare version {path.stem!r}.")
-    sections = {
-        name: {key: _value(f"{path.name}: {name}.{key}", entry) for key, entry in _mapping(path.name, name, body)}
+    constants = {
+        name: {key: _constant(f"{path.name}: {name}.{key}", entry) for key, entry in _mapping(path.name, name, body)}
         for name, body in document.items()
         if name != "version"
     }
-    return Thresholds(document["version"], path.name, hashlib.sha256(content).hexdigest(), sections)
+    return Thresholds(document["version"], path.name, hashlib.sha256(content).hexdigest(), constants)
 
 
 def _mapping(file: str, name: str, body: Any) -> list[tuple[str, Any]]:
@@ -81,7 +95,7 @@ def _mapping(file: str, name: str, body: Any) -> list[tuple[str, Any]]:
     return list(body.items())
 
 
-def _value(where: str, entry: Any) -> float:
+def _constant(where: str, entry: Any) -> Constant:
     if not isinstance(entry, dict) or set(entry) != _ENTRY_KEYS:
         raise TrendFlowError("config_invalid", f"{where} needs exactly {sorted(_ENTRY_KEYS)}.")
     value = entry["value"]
@@ -89,7 +103,7 @@ def _value(where: str, entry: Any) -> float:
         raise TrendFlowError("config_invalid", f"{where} must have a number as value.")
     if not str(entry["provenance"]).strip():
         raise TrendFlowError("config_invalid", f"{where} must say where its value comes from.")
-    return value
+    return Constant(value, str(entry["unit"]), str(entry["provenance"]).strip())
 
 
 THRESHOLDS = load_thresholds(_FILE)

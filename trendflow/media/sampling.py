@@ -27,7 +27,7 @@ class ComponentSampling:
     """Frame budget of one component.
 
     Members of a `group` share one set of frames. A `parent` (a group or a component) caps the number of frames and
-    contains them.
+    contains them; a component that belongs to a group stands for the group.
     """
 
     name: str
@@ -214,7 +214,8 @@ def _frame_sets(components: Sequence[ComponentSampling]) -> dict[str, _FrameSet]
     names = [item.name for item in components]
     if len(set(names)) != len(names) or any(len(m) > 1 and m[0].group is None for m in members.values()):
         raise TrendFlowError("config_invalid", "Sampling names must be unique.")
-    sets = {name: _FrameSet(name, tuple(m), m[0].parent) for name, m in members.items()}
+    set_of = {item.name: item.group or item.name for item in components}
+    sets = {name: _FrameSet(name, tuple(m), _parent_set(m[0].parent, set_of)) for name, m in members.items()}
     for found in sets.values():
         low = max(member.min for member in found.members)
         high = min(member.max for member in found.members)
@@ -231,6 +232,10 @@ def _frame_sets(components: Sequence[ComponentSampling]) -> dict[str, _FrameSet]
             raise TrendFlowError("config_invalid", f"The sampling parents of {waiting} are not enabled.")
         ordered.update((s.name, s) for s in ready)
     return ordered
+
+
+def _parent_set(parent: str | None, set_of: Mapping[str, str]) -> str | None:
+    return None if parent is None else set_of.get(parent, parent)
 
 
 def _set_sizes(sets: Mapping[str, _FrameSet], candidates: int, budget: int) -> dict[str, int]:

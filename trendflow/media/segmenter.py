@@ -312,7 +312,11 @@ class _Found:
         main = Artifact(
             arrays=arrays,
             warnings=self._warnings,
-            meta={**meta, "resource_metrics": {"decoder_peak_rss_mb": self._report["peak_rss_mb"]}},
+            meta={
+                **meta,
+                "absent_features": {} if self._drift is not None else {"av_drift_sec": "the source has no audio"},
+                "resource_metrics": {"decoder_peak_rss_mb": self._report["peak_rss_mb"]},
+            },
             stage_timings_ms=timings,
         )
         return replace(main, extra={"dense_signals": Artifact(arrays=dense, warnings=self._warnings, meta=meta)})

@@ -128,9 +128,22 @@ def key_parts(run: RunContext, component: str, source_sha256: str, upstream: Ups
         model_signature=run.planned_signature(component),
         source_media=source_sha256,
         document=run.document_digest if "document" in spec.reads else None,
-        reference=dict(spec.reference),
+        reference=_references(run, component),
         upstream=upstream,
     )
+
+
+def _references(run: RunContext, component: str) -> dict[str, str]:
+    """sha256 of what a component reads besides its upstream results.
+
+    A declaration counts on its own: two versions of a dependency may fail alike or give equal values.
+    """
+    spec = run.deployment.registry[component].spec
+    found = dict(spec.reference)
+    if "declarations" in spec.reads:
+        declared = run.deployment.registry.declarations(run.profile_name, component, run.deployment.schemas)
+        found |= {f"declaration/{name}": declaration.digest for name, declaration in declared.items()}
+    return found
 
 
 def find_candidate(run: RunContext, component: str, key: str, *, even_if_forced: bool = False) -> Candidate | None:

@@ -181,7 +181,8 @@ def assemble_inputs(
     document: VideoDocument | None = None,
 ) -> ComponentInputs:
     """The inputs of `component` from parts that are already open. Raises `dependency_missing` for frames it lacks."""
-    node = run.deployment.graph.components[component]
+    deployment = run.deployment
+    node = deployment.graph.components[component]
     samples: FrameSamples | None = None
     audio: AudioInput | None = None
     if frames is None and reads_media(node):
@@ -198,11 +199,16 @@ def assemble_inputs(
         audio=audio,
         dense=dense,
         document=document,
+        declarations=(
+            deployment.registry.declarations(run.profile_name, component, deployment.schemas)
+            if "declarations" in node.reads
+            else None
+        ),
         models={
-            role: run.deployment.pool.get(run.resolved[role].entry, run.resolved[role].device)
+            role: deployment.pool.get(run.resolved[role].entry, run.resolved[role].device)
             for role in run.roles_of(component)
         },
-        params=run.deployment.registry.params(run.profile_name, component),
-        runner=BatchRunner(run.deployment.settings.batch_size),
+        params=deployment.registry.params(run.profile_name, component),
+        runner=BatchRunner(deployment.settings.batch_size),
         progress=progress_of(component),
     )

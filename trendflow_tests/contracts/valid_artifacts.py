@@ -31,8 +31,9 @@ def valid_artifact(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and meta that satisfy every rule of `schema`.
 
-    `sizes` sets the size of symbols (`N`, `U`, …) and of `total_frames`; others are 4. An index needs something to
-    point at and rows of unique indices must fit their range, else ValueError. `optional` includes optional arrays.
+    `sizes` sets the size of symbols (`N`, `U`, …) and of `total_frames`; others are 4, or less where they count
+    distinct indices of which there are fewer. An index needs something to point at and rows of unique indices must fit
+    their range, else ValueError. `optional` includes optional arrays.
     """
     maker = _Maker(schema, dict(sizes or {}), np.random.default_rng(seed), optional)
     arrays = maker.arrays()
@@ -68,7 +69,14 @@ class _Maker:
     def size(self, symbol: str) -> int:
         if symbol == TOTAL_FRAMES:
             return self.sizes.get(symbol, 2 * self.size("N"))
-        return self.sizes.get(symbol, DEFAULT_SIZE)
+        if symbol in self.sizes:
+            return self.sizes[symbol]
+        counted = (field for field in self.schema.fields.values() if counts(field, symbol))
+        return min([DEFAULT_SIZE, *map(self._room, counted)])
+
+    def _room(self, field: FieldSchema) -> int:
+        """How many distinct indices the range of an index leaves."""
+        return max(0, self.size(str(field.index_of)) - int(_ends(field.range)[0]))
 
     def arrays(self) -> dict[str, np.ndarray]:
         made = {name: self._array(field) for name, field in self.fields.items()}
@@ -142,6 +150,12 @@ class _Maker:
         if not feature.finite and self.rng.random() < 0.2:
             return float("nan")
         return float(self.rng.uniform(*_ends(feature.range)))
+
+
+def counts(field: FieldSchema, symbol: str) -> bool:
+    """Whether `symbol` is the number of distinct indices in `field`. N is not: other sizes follow from it."""
+    distinct = field.index_of is not None and (field.order is not None or field.unique)
+    return distinct and field.shape[0].symbol == symbol != "N"
 
 
 def _ends(bounds: tuple[float | None, float | None]) -> tuple[float, float]:

@@ -169,6 +169,22 @@ def test_contradicting_group_budgets_are_refused() -> None:
         plan_frames(np.arange(100.0), 100.0, components, source_fps=1.0)
 
 
+def test_a_member_stands_for_its_group_as_parent() -> None:
+    """The graph names a component as parent; its group is what is sampled."""
+    plans = [
+        plan_frames(
+            np.arange(900) / 30,
+            30.0,
+            [ComponentSampling("clip", 20, 100, 200, "primary"), ComponentSampling("pacing", 5, 30, 50, parent=parent)],
+            source_fps=30.0,
+        )
+        for parent in ("clip", "primary")
+    ]
+    for name in ("clip", "pacing"):
+        np.testing.assert_array_equal(plans[0].indices[name], plans[1].indices[name])
+    assert set(plans[0].indices["pacing"]) < set(plans[0].indices["clip"])
+
+
 def test_an_unknown_parent_is_refused() -> None:
     with pytest.raises(TrendFlowError, match="config_invalid"):
         plan_frames(np.arange(9.0), 9.0, [ComponentSampling("a", 1, 2, 3, parent="primary")], source_fps=1.0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trendflow.components.visual._entry import choice, number
+from trendflow.components._entry import choice, number
 from trendflow.components.visual._face_detector import Faces
 from trendflow.components.visual._frame_batches import StageTimer
 from trendflow.components.visual._preprocess import ColorNormalisation

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trendflow.components.visual._entry import fact, number
+from trendflow.components._entry import fact, number
 from trendflow.contracts.errors import TrendFlowError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trendflow.components._entry import number
 from trendflow.components.visual._boxes import clip_boxes, non_maximum_suppression
-from trendflow.components.visual._entry import number
 from trendflow.components.visual._frame_batches import StageTimer
 from trendflow.components.visual._nanodet import NanoDetHead
 from trendflow.components.visual._preprocess import FramePreprocessing

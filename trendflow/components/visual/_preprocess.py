@@ -3,7 +3,8 @@
 Facts read from `entry.preprocessing`:
 
 - `geometry`: `stretch` (both sides to `width` × `height`), `letterbox` (aspect kept, centred, `pad_value` around; into
-  `width` × `height`, or with `longer_side` and `multiple_of` into the smallest canvas whose sides are such multiples)
+  `width` × `height`, or with `longer_side` and `multiple_of` into the smallest canvas whose sides are such multiples,
+  with `min_side` none of them shorter than that)
   or `shorter_side_center_crop` (shorter side to `resize_shorter`, then the central `width` × `height`);
 - `interpolation`: `bilinear` (two-tap, as OpenCV) or `bicubic` (antialiased, as Pillow and torchvision);
 - `color_order`: `RGB` or `BGR`; `mean`, `std` per channel in that order, on the 0…255 scale.
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trendflow.components.visual._entry import choice, fact, number
+from trendflow.components._entry import choice, fact, number
 from trendflow.contracts.errors import TrendFlowError
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ class FramePreprocessing:
         facts = {name: int(number(entry, "preprocessing", name, 1)) for name in names}
         if geometry == "letterbox":
             facts["pad_value"] = int(number(entry, "preprocessing", "pad_value", 0, 255))
+            if "min_side" in entry.preprocessing:
+                facts["min_side"] = int(number(entry, "preprocessing", "min_side", 1))
         return cls(geometry, interpolation, facts, ColorNormalisation.of(entry), entry.name)
 
     def __call__(self, frames: np.ndarray) -> tuple[np.ndarray, Placement]:
@@ -118,8 +121,10 @@ class FramePreprocessing:
     def _letterbox(self, frames: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Placement]:
         if "longer_side" in self.facts:
             ratio = self.facts["longer_side"] / max(width, height)
-            step = self.facts["multiple_of"]
-            box = (math.ceil(round(width * ratio) / step) * step, math.ceil(round(height * ratio) / step) * step)
+            step, least = self.facts["multiple_of"], self.facts.get("min_side", 1)
+            wanted = (max(round(side * ratio), least) for side in (width, height))
+            columns, rows = (math.ceil(side / step) * step for side in wanted)
+            box = (columns, rows)
         else:
             box = (self.facts["width"], self.facts["height"])
             ratio = min(box[0] / width, box[1] / height)

@@ -29,3 +29,9 @@ def maximum(values: np.ndarray) -> float:
 def median(values: np.ndarray) -> float:
     finite = _finite(values)
     return float(np.median(finite)) if len(finite) else float("nan")
+
+
+def percentile(values: np.ndarray, q: float) -> float:
+    """Percentile q in [0, 100], linearly interpolated."""
+    finite = _finite(values)
+    return float(np.percentile(finite, q)) if len(finite) else float("nan")

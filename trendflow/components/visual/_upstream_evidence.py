@@ -57,9 +57,14 @@ def embedding_distance(clip: Upstream | None, start_s: np.ndarray, end_s: np.nda
     return np.clip(distance, 0.0, 2.0)
 
 
+def shows_motion(flow: Upstream | None) -> bool:
+    """Whether there is a reliable flow pair: without one, no camera move means nothing."""
+    return flow is not None and bool(flow.arrays["pair_reliable_mask"].any())
+
+
 def camera_moves(flow: Upstream | None, dense: DenseSignals) -> list[Event]:
     """Whip pans and zooms: successive qualifying flow pairs merged into one event each."""
-    if flow is None or len(flow.arrays["times_s"]) < 2:
+    if flow is None:
         return []
     arrays = flow.arrays
     motion, zoom = arrays["motion_norm_per_sec_mean"], np.abs(arrays["cam_zoom_rate_per_sec"])

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from trendflow.components._entry import need_model
 from trendflow.components.base import ComponentInputs, ComponentSpec
 from trendflow.components.visual import _summary
-from trendflow.components.visual._entry import need_model
 from trendflow.components.visual._frame_batches import StageTimer, over_frames
 from trendflow.components.visual._preprocess import FramePreprocessing
 from trendflow.contracts.artifact import Artifact, feature_arrays

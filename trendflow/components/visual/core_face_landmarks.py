@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from trendflow.components._entry import need_model
 from trendflow.components.base import ComponentInputs, ComponentSpec, FrameSamples, Param, Upstream
 from trendflow.components.visual import _summary
 from trendflow.components.visual._boxes import areas, as_norm
-from trendflow.components.visual._entry import need_model
 from trendflow.components.visual._face_detector import FaceDetector, Faces
 from trendflow.components.visual._face_mesh import POINTS, FaceMesher, eye_opening, mouth_opening
 from trendflow.components.visual._face_tracks import assign_tracks, smooth_track
@@ -87,7 +87,7 @@ def run(inputs: ComponentInputs) -> Artifact:
         empty_reason=empty_reason,
         models_used=(detector.used, mesher.used),
         device_used=detector.device_used,
-        meta={"coord_space": "norm_xy"},
+        meta={"coord_space": "norm_xy", "absent_features": {} if empty_reason else _absent(features)},
         stage_timings_ms=timer.timings_ms(),
     )
 
@@ -177,6 +177,16 @@ def _features(times_s: np.ndarray, counts: np.ndarray, boxes: np.ndarray, points
         "mouth_open_std": _summary.std(mouth),
         "eye_open_mean": _summary.mean(eye_opening(points_px[primary])),
     }
+
+
+def _absent(features: Mapping[str, float]) -> dict[str, str]:
+    """Why a value is NaN although there are faces."""
+    reasons = {
+        "mouth_open_mean": "the mesh recognises no face",
+        "mouth_open_std": "the mesh recognises fewer than two faces",
+        "eye_open_mean": "the mesh recognises no face",
+    }
+    return {name: reason for name, reason in reasons.items() if np.isnan(features[name])}
 
 
 def _longest_run_s(times_s: np.ndarray, present: np.ndarray) -> float:

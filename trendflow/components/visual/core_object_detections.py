@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from trendflow.components._entry import need_model
 from trendflow.components.base import ComponentInputs, ComponentSpec
 from trendflow.components.visual import _summary
 from trendflow.components.visual._boxes import areas, as_norm
-from trendflow.components.visual._entry import need_model
 from trendflow.components.visual._frame_batches import StageTimer, over_frames
 from trendflow.components.visual._object_detector import PERSON, Detections, ObjectDetector
 from trendflow.contracts.artifact import Artifact, feature_arrays, row_splits
@@ -74,7 +74,7 @@ def run(inputs: ComponentInputs) -> Artifact:
         empty_reason=None if found else "no_detections_above_threshold",
         models_used=(model.used,),
         device_used=model.device_used,
-        meta={"coord_space": {"boxes": "px", "boxes_norm": "norm_xy"}},
+        meta={"coord_space": {"boxes": "px", "boxes_norm": "norm_xy"}, "absent_features": _absent(features, found)},
         stage_timings_ms=timer.timings_ms(),
     )
 
@@ -109,6 +109,12 @@ def _features(det_count: np.ndarray, people: _ClassInFrames) -> dict[str, float]
         "largest_person_center_x_mean": _summary.mean(people.largest_center[:, 0]),
         "largest_person_center_y_mean": _summary.mean(people.largest_center[:, 1]),
     }
+
+
+def _absent(features: Mapping[str, float], found: bool) -> dict[str, str]:
+    """Why a value is NaN although something was found."""
+    names = ("largest_person_center_x_mean", "largest_person_center_y_mean")
+    return {name: "no person was found" for name in names if found and np.isnan(features[name])}
 
 
 def _group_ratios(

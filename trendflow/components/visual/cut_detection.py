@@ -7,7 +7,7 @@ confirm or refute. What a missing source would have told is NaN and named in `ab
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,7 @@ from trendflow.contracts.thresholds import THRESHOLDS
 
 SPEC = ComponentSpec(
     name="cut_detection",
-    producer_version="1.0.0",
+    producer_version="1.1.0",
     schema_version="cut_detection_npz_v2",
     hard=("segmenter",),
     soft=("core_optical_flow", "core_clip", "core_object_detections", "core_face_landmarks"),
@@ -71,6 +71,10 @@ class _Evidence:
     @property
     def confirms_dissolves(self) -> bool:
         return self.probability is not None or picture_tests.can_confirm_dissolves(self.pictures)
+
+    @property
+    def sees_camera_moves(self) -> bool:
+        return evidence.shows_motion(self.flow)
 
     @property
     def judges_jump_cuts(self) -> bool:
@@ -119,7 +123,7 @@ def run(inputs: ComponentInputs) -> Artifact:
             "thresholds_version": THRESHOLDS.version,
             "total_frames": len(union_frames),
             "processed_frames": len(samples),
-            "absent_features": _absent(found, jumps),
+            "absent_features": _absent(found, jumps, features) if measurable else {},
         }
         | ({} if handle is None else {"batching": inputs.runner.record()}),
         stage_timings_ms={
@@ -236,8 +240,8 @@ def _features(
         "fade_out_count": counts[EventType.FADE_OUT],
         "dissolve_count": counts[EventType.DISSOLVE] if found.confirms_dissolves else nan,
         "flash_count": counts[EventType.FLASH],
-        "whip_pan_per_min": counts[EventType.WHIP_PAN] * per_min if found.flow is not None else nan,
-        "zoom_per_min": counts[EventType.ZOOM] * per_min if found.flow is not None else nan,
+        "whip_pan_per_min": counts[EventType.WHIP_PAN] * per_min if found.sees_camera_moves else nan,
+        "zoom_per_min": counts[EventType.ZOOM] * per_min if found.sees_camera_moves else nan,
         "jump_cut_ratio": float(jumps.is_jump.sum() / jumps.judged.sum()) if jumps.judged.any() else nan,
         **duration_features(shots.durations_s),
         "first_cut_time_s": hard[0].time_s if hard else nan,
@@ -288,11 +292,14 @@ def _shot_arrays(shots: Shots, union_frames: np.ndarray) -> dict[str, np.ndarray
     }
 
 
-def _absent(found: _Evidence, jumps: evidence.JumpCuts) -> dict[str, str]:
+def _absent(found: _Evidence, jumps: evidence.JumpCuts, features: Mapping[str, float]) -> dict[str, str]:
     """Why a value is NaN although the component ran."""
-    absent: dict[str, str] = {}
-    if found.flow is None:
-        absent |= dict.fromkeys(("whip_pan_per_min", "zoom_per_min", "flow_mag"), "core_optical_flow is not available")
+    reasons = dict.fromkeys(("jump_cut_ratio", "first_cut_time_s", "cut_strength_mean"), "there is no hard cut")
+    reasons |= dict.fromkeys(("shot_duration_std_s", "shot_duration_cv"), "the video is one shot")
+    absent = {name: reason for name, reason in reasons.items() if np.isnan(features[name])}
+    if not found.sees_camera_moves:
+        reason = "core_optical_flow " + ("is not available" if found.flow is None else "has no reliable pair")
+        absent |= dict.fromkeys(("whip_pan_per_min", "zoom_per_min", "flow_mag"), reason)
     if found.clip is None:
         absent |= dict.fromkeys(("jump_cut_ratio", "deep_cosine_dist"), "core_clip is not available")
     elif not found.boxes:

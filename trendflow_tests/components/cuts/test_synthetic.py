@@ -185,6 +185,7 @@ def test_absent_sources_are_named() -> None:
     assert set(artifact.meta["absent_features"]) == {
         *("whip_pan_per_min", "zoom_per_min", "flow_mag"),
         *("jump_cut_ratio", "deep_cosine_dist"),
+        *("first_cut_time_s", "cut_strength_mean", "shot_duration_std_s", "shot_duration_cv"),
     }
     for name in ("whip_pan_per_min", "zoom_per_min", "jump_cut_ratio"):
         assert np.isnan(feature(artifact, name))

@@ -153,7 +153,7 @@ class Bench:
             video=VideoInfo(float(clip.times_s[-1]) + 0.25, width, height, 30.0, 30.0),
             upstream={},
             samples=FrameSamples(np.arange(len(clip), dtype=np.int32), clip.times_s, ArrayReader(clip.frames)),
-            models={**{role: self.models[role] for role in module.SPEC.roles}, **(models or {})},
+            models={**{role: self.models[role] for role in module.SPEC.roles if role in self.models}, **(models or {})},
             params={**{name: param.default for name, param in module.SPEC.params.items()}, **params},
             runner=BatchRunner(batch_size=batch_size),
         )

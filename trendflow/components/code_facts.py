@@ -1,0 +1,96 @@
+"""What the code of a component says about itself: its docstrings, empty reasons, errors and the constants it reads.
+
+Read from the syntax of its source files, so that documentation cannot promise what the code does not do.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from trendflow.components import base
+from trendflow.components.registry import source_files
+from trendflow.contracts.errors import ERROR_RULES
+from trendflow.contracts.vocab import EMPTY_REASONS
+
+
+@dataclass(frozen=True)
+class CodeFacts:
+    """What is sorted has no order of its own. `errors`: pairs of code and message, `…` for what is filled in."""
+
+    purpose: str
+    result: str
+    empty_reasons: tuple[str, ...]
+    errors: tuple[tuple[str, str], ...]
+    threshold_sections: tuple[str, ...]
+
+
+def code_facts(name: str, module: ModuleType | None) -> CodeFacts:
+    """Facts about a component; `module` is None for the Segmenter, whose code is all of `trendflow.media`."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in source_files(name, module)]
+    found = [node for tree in trees for node in ast.walk(tree)]
+    purpose, result = (None, None) if module is None else (module.__doc__, module.run.__doc__)
+    # The Segmenter names reasons for others to hand on; its own artifact is never empty.
+    reasons = set() if module is None else EMPTY_REASONS.intersection(_strings(found))
+    return CodeFacts(
+        purpose=_paragraphs(purpose).removeprefix(f"{name}: "),
+        result=_paragraphs(result),
+        empty_reasons=tuple(sorted(reasons)),
+        errors=tuple(sorted({*_errors(found), *_input_errors(found)})),
+        threshold_sections=tuple(sorted(_sections(found))),
+    )
+
+
+def _paragraphs(docstring: str | None) -> str:
+    """A docstring with one line per paragraph."""
+    paragraphs = (docstring or "").strip().split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _strings(nodes: Sequence[ast.AST]) -> Iterator[str]:
+    return (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def _errors(nodes: Sequence[ast.AST]) -> Iterator[tuple[str, str]]:
+    """Code and message of every `TrendFlowError(…)` whose code is written out."""
+    for node in nodes:
+        if isinstance(node, ast.Call) and _called(node) == "TrendFlowError" and len(node.args) >= 2:
+            code = node.args[0]
+            if isinstance(code, ast.Constant) and code.value in ERROR_RULES:
+                yield str(code.value), _message(node.args[1])
+
+
+def _input_errors(nodes: Sequence[ast.AST]) -> Iterator[tuple[str, str]]:
+    """The errors of `ComponentInputs.need_…` for the methods that are called."""
+    methods = {
+        node.name: node
+        for node in ast.walk(ast.parse(Path(str(base.__file__)).read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("need_")
+    }
+    for name in {_called(node) for node in nodes if isinstance(node, ast.Call)} & set(methods):
+        yield from _errors(list(ast.walk(methods[name])))
+
+
+def _sections(nodes: Sequence[ast.AST]) -> set[str]:
+    """Sections of the thresholds file that are bound by name."""
+    return {
+        str(node.args[0].value)
+        for node in nodes
+        if isinstance(node, ast.Call) and _called(node) == "bind" and isinstance(node.args[0], ast.Constant)
+    }
+
+
+def _called(call: ast.Call) -> str:
+    target = call.func
+    return target.attr if isinstance(target, ast.Attribute) else target.id if isinstance(target, ast.Name) else ""
+
+
+def _message(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return "…"

@@ -1,0 +1,1 @@
+"""Components that gather what others measured into the form a dataset reads."""
