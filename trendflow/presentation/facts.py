@@ -1,4 +1,4 @@
-"""The words and tables of the report: header facts, headline numbers, components, models, features."""
+"""The words and tables of the report: header facts, notices, components, models, features."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ from trendflow.presentation.formatting import (
     fixed,
     moment,
     number,
-    percent,
     plural,
     seconds_between,
     short_hash,
 )
-from trendflow.presentation.run_view import SEGMENTER, Arrays, ComponentView, RunView, features_of
+from trendflow.presentation.run_view import SEGMENTER, TEXT, Arrays, RunView, features_of
 from trendflow.presentation.texts import STATUS_TEXTS, advice, empty_text, warning_text
-from trendflow.presentation.timeline import make_axis
-from trendflow.presentation.tracks import NO_STEADY_TEMPO, class_counts, has_steady_tempo
 
 
 @dataclass(frozen=True)
@@ -36,16 +33,6 @@ class Fact:
     value: str
     full: str = ""
     mono: bool = False
-
-
-@dataclass(frozen=True)
-class Headline:
-    """One number that sums up a component, or its state when it has none."""
-
-    label: str
-    value: str
-    detail: str
-    muted: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,79 +145,6 @@ def _cache_summary(view: RunView) -> str:
     rows = view.manifest["components"]
     hits = sum(bool(row["cache_hit"]) for row in rows)
     return f"{hits} of {len(rows)} components" if rows else ""
-
-
-def headlines(view: RunView) -> list[Headline]:
-    """One number per main component of the run, in reading order; none when the source was not decoded."""
-    if make_axis(view) is None:
-        return []
-    made = [
-        _headline(view, "cut_detection", "Hard cuts", _cuts),
-        _headline(view, "loudness_extractor", "Loudness", _loudness),
-        _headline(view, "tempo_extractor", "Tempo", _tempo),
-        _headline(view, "core_face_landmarks", "Faces", _faces),
-        _headline(view, "core_object_detections", "Most seen object", _objects),
-    ]
-    return [item for item in made if item is not None]
-
-
-_EMPTY_HEADLINES = {
-    "tempo_all_segments_failed": "No beat",
-    "no_faces_in_video": "None",
-    "no_detections_above_threshold": "None",
-    "audio_silent": "Silent",
-    "audio_missing_or_extract_failed": "No audio",
-}
-
-
-def _headline(view: RunView, component: str, label: str, make: Any) -> Headline | None:
-    found = view.components.get(component)
-    if found is None:
-        because = view.skipped_because(component)
-        return Headline(label, "Not run", because, muted=True) if because is not None else None
-    if found.status == "error":
-        return Headline(label, "Error", found.row["error_code"], muted=True)
-    if found.status == "empty":
-        reason = found.row["empty_reason"]
-        return Headline(label, _EMPTY_HEADLINES.get(reason, "Empty"), empty_text(reason), muted=True)
-    value, detail = make(found)
-    return Headline(label, value, detail)
-
-
-def _cuts(found: ComponentView) -> tuple[str, str]:
-    rate, median = found.feature("cuts_per_minute"), found.feature("shot_duration_median_s")
-    return (
-        number(found.feature("hard_cut_count"), 6),
-        f"{fixed(rate, 1)} per minute · median shot {fixed(median, 1, 's')}",
-    )
-
-
-def _loudness(found: ComponentView) -> tuple[str, str]:
-    peak, loudness_range = found.feature("true_peak_dbtp"), found.feature("loudness_range_lu")
-    return (
-        fixed(found.feature("lufs_integrated"), 1, "LUFS"),
-        f"true peak {fixed(peak, 1, 'dBTP')} · range {fixed(loudness_range, 1, 'LU')}",
-    )
-
-
-def _tempo(found: ComponentView) -> tuple[str, str]:
-    valid, agreement = found.feature("tempo_valid_ratio"), found.feature("tempo_agreement")
-    return (
-        fixed(found.feature("tempo_bpm"), 1, "BPM") if has_steady_tempo(found) else NO_STEADY_TEMPO,
-        f"evidence in {percent(valid)} of windows · {percent(agreement)} of these agree",
-    )
-
-
-def _faces(found: ComponentView) -> tuple[str, str]:
-    at_most = found.feature("face_count_max")
-    return percent(found.feature("face_present_ratio")), f"of frames · at most {number(at_most)} at once"
-
-
-def _objects(found: ComponentView) -> tuple[str, str]:
-    counts = class_counts(found.arrays)
-    name, count = next(iter(counts.items()))
-    share = percent(float((count > 0).mean()))
-    return name, f"in {share} of frames · {plural(len(counts), 'class', 'classes')} in all"
 
 
 def notices(view: RunView) -> list[Notice]:
@@ -362,3 +276,38 @@ def missing_reason(feature: str, absent: Mapping[str, str]) -> str:
     """Why a feature is NaN by configuration: its own entry in `absent_features`, else the longest matching prefix."""
     matches = [key for key in absent if feature.startswith(key)]
     return absent[max(matches, key=len)] if matches else "not measurable here"
+
+
+def text_facts(view: RunView) -> list[Fact]:
+    """What was measured of title, description and transcript: counts and flags, never a word of the text."""
+    found = view.components.get(TEXT)
+    if found is None or found.status != "ok":
+        return []
+    value = found.feature
+    flags = [word for name, word in _TITLE_FLAGS.items() if value(f"tp_lex_title_{name}") == 1]
+    facts = [
+        Fact("Title", _counted(value("tp_lex_title_len_words"), "word")),
+        Fact("Title length", _counted(value("tp_lex_title_len_chars"), "character")),
+        Fact("In the title", ", ".join(flags)),
+        Fact("Emoji in the title", number(value("tp_lex_title_emoji_count"))),
+        Fact("Hashtags", number(value("tp_tags_hashtag_unique_count"))),
+        Fact("Description", _counted(value("tp_lex_description_len_words"), "word")),
+        Fact("Links", number(value("tp_lex_description_url_count"))),
+        Fact("Mentions", number(value("tp_lex_description_mention_count"))),
+        Fact("Title and description", f"cosine {fixed(value('tp_cos_title_desc'), 2)}"),
+        Fact("Transcript", _counted(value("tp_lex_transcript_len_words"), "word")),
+        Fact("Speech rate", f"{number(value('tp_asrproxy_speech_rate_wpm'))} words per min"),
+    ]
+    return [fact for fact in facts if fact.value and MISSING not in fact.value]
+
+
+_TITLE_FLAGS = {
+    "has_question": "question",
+    "has_exclamation": "exclamation",
+    "has_number": "number",
+    "clickbait_flag": "clickbait phrase",
+}
+
+
+def _counted(count: float, noun: str) -> str:
+    return plural(int(count), noun) if math.isfinite(count) else MISSING

@@ -24,6 +24,7 @@ _STYLE = (
     ".mid{text-anchor:middle}.chart *{vector-effect:non-scaling-stroke}.grid{fill:none;stroke:#e4e7ec}"
     ".curve{fill:none;stroke:currentColor;stroke-width:1.3;stroke-linejoin:round}"
     ".area{fill:currentColor;opacity:.75}.level{stroke:#444c5a;stroke-dasharray:4 3}"
+    ".faint{opacity:.35}.opening{fill:#c44e00;opacity:.1}"
     ".dot{fill:none;stroke:currentColor;stroke-width:5;stroke-linecap:round}"
     ".shot-0{fill:#f0f4f9}.shot-1{fill:#d9e3ef}.heat-1{opacity:.35}.heat-2{opacity:.65}.heat{fill:currentColor}"
     + "".join(f".c-{name}{{color:{color}}}" for name, color in COLORS.items())

@@ -52,6 +52,12 @@ def fixed(value: float, decimals: int = 1, unit: str = "") -> str:
     return f"{text}\u202f{unit}" if unit else text
 
 
+def difference(value: float, decimals: int = 2) -> str:
+    """`value` with its sign, also when it is positive."""
+    text = fixed(value, decimals)
+    return f"+{text}" if value > 0 and float(text) else text
+
+
 def percent(share: float) -> str:
     """A share in [0, 1] as whole percent; tiny shares read `<1 %`, not `0 %`."""
     if not math.isfinite(share):

@@ -10,12 +10,29 @@ import numpy as np
 
 from trendflow.presentation.contact_sheet import Mark, contact_sheet
 from trendflow.presentation.figure import Key, Panel, figure, time_axis
-from trendflow.presentation.formatting import fixed
+from trendflow.presentation.formatting import fixed, number
+from trendflow.presentation.measures import (
+    CAMERA_SHAKE,
+    MIN_CHANGE_AXIS,
+    MIN_COLOR_AXIS,
+    MIN_DIFFERENCE_AXIS,
+    MIN_MOTION_AXIS,
+    NOISE_AXIS,
+    REPETITION_COSINE,
+    SHARPNESS_AXIS,
+    TOP_CLASSES,
+    camera_moves,
+    camera_scale,
+    class_counts,
+    on_reliable_pairs,
+    opening_s,
+    quality,
+    sound_change,
+)
 from trendflow.presentation.run_view import Arrays, features_of
-from trendflow.presentation.series import nice_range, sample_edges, spread, value_range
+from trendflow.presentation.series import covering, nice_range, sample_edges, spread, value_range
 from trendflow.presentation.thumbnails import FrameReader
-from trendflow.presentation.timeline import EVENT_TITLES, EVENT_TYPES, HARD_CUT, Axis
-from trendflow.presentation.tracks import MIN_MOTION_AXIS, TOP_CLASSES, class_counts
+from trendflow.presentation.timeline import EVENT_TITLES, EVENT_TYPES, HARD_CUT, Axis, rate_axis
 
 FRAMES = 10
 MAX_BOXES = 8
@@ -83,12 +100,13 @@ def _sheet(
 def _dense(arrays: Arrays, frames: FrameReader | None) -> list[Preview]:
     times = arrays["pts_sec"]
     axis = time_axis(_last(times))
-    _, motion = value_range(arrays["lowres_mad"]) or (0.0, 0.0)
+    difference = arrays["lowres_mad"]
+    top = rate_axis(difference, MIN_DIFFERENCE_AXIS)
     return [
         _plot(
             "frame_signals",
             axis,
-            _curve(axis, times, arrays["lowres_mad"], "picture", "frame difference", 0.0, max(MIN_MOTION_AXIS, motion)),
+            _curve(axis, times, difference, "picture", "frame difference", 0.0, top),
             _curve(axis, times, arrays["luma_mean"], "picture", "brightness", 0.0, 1.0),
         )
     ]
@@ -186,6 +204,98 @@ def _tempo(arrays: Arrays, frames: FrameReader | None) -> list[Preview]:
     ]
 
 
+def _flow(arrays: Arrays, frames: FrameReader | None) -> list[Preview]:
+    times = arrays["times_s"]
+    axis = time_axis(_last(times))
+    speed = on_reliable_pairs(arrays, "motion_norm_per_sec_mean")
+    panels = [_curve(axis, times, speed, "picture", "frame lengths/s", 0.0, rate_axis(speed, MIN_MOTION_AXIS))]
+    moves = camera_moves(arrays)
+    scale = camera_scale(moves)
+    for title, values in moves.items():
+        chart = axis.chart(0.0 if title == CAMERA_SHAKE else -scale, scale, (0.0,))
+        chart.line(times, values, "curve c-content")
+        panels.append(Panel(chart, title, height=36))
+    legend = [Key("picture", "motion"), Key("content", f"camera: lanes reach {number(scale, 2)} per s")]
+    return [_plot("motion_and_camera", axis, *panels, legend=legend)]
+
+
+def _story(arrays: Arrays, frames: FrameReader | None) -> list[Preview]:
+    times, energy = arrays["times_s"], arrays["story_energy_curve"]
+    axis = time_axis(_last(times))
+    # The artifact does not hold the duration; its last sample is less than a sample's gap before the end.
+    opening = opening_s(_last(times))
+    panel = _curve(axis, times, energy, "content", "energy", 0.0, rate_axis(energy, 1.0))
+    panel.chart.band(0.0, opening, "opening")
+    panel.chart.dots(arrays["story_energy_peaks_times_s"], arrays["story_energy_peaks_values"], "dot c-cut peak")
+    legend = [Key("cut", f"peaks; shaded: opening of {fixed(opening, 1, 's')}")]
+    return [_plot("story_energy", axis, panel, legend=legend)]
+
+
+def _pace(arrays: Arrays, frames: FrameReader | None) -> list[Preview]:
+    times, semantic, color = (
+        arrays[name] for name in ("times_s", "semantic_change_rate_per_sec", "color_change_rate_per_sec")
+    )
+    axis = time_axis(_last(times))
+    density = arrays["cut_density_8"].astype(np.float64) * 60
+    top = rate_axis(density, 1.0)
+    chart = axis.chart(0.0, top, (0.0, top))
+    chart.steps(np.linspace(0.0, axis.duration, len(density) + 1), density, "curve c-cut", "area c-cut")
+    return [
+        _plot(
+            "pace",
+            axis,
+            Panel(chart, "cuts per min", (0.0, top), height=80),
+            _curve(axis, times, semantic, "content", "content, 1/s", 0.0, rate_axis(semantic, MIN_CHANGE_AXIS)),
+            _curve(axis, times, color, "picture", "colour, ΔE/s", 0.0, rate_axis(color, MIN_COLOR_AXIS)),
+        )
+    ]
+
+
+def _repetition(arrays: Arrays, frames: FrameReader | None) -> list[Preview]:
+    times, similar = arrays["times_s"], arrays["max_sim_to_other"]
+    axis = time_axis(_last(times))
+    found = value_range(similar)
+    if found is None:
+        return []
+    low = min(found[0], REPETITION_COSINE - 0.05)
+    panel = _curve(axis, times, similar, "content", "highest cosine", low, 1.0)
+    panel.chart.level(REPETITION_COSINE, "level")
+    return [_plot("repetition", axis, panel, legend=[Key("content", f"dashed: repetition, {REPETITION_COSINE:g}")])]
+
+
+# Measure, title, and the least its value axis covers.
+_QUALITY_PANELS: tuple[tuple[str, str, tuple[float, float]], ...] = (
+    ("sharpness_tenengrad_log", "sharpness, log10", SHARPNESS_AXIS),
+    ("noise_sigma", "noise of 255", NOISE_AXIS),
+    ("underexposure_ratio", "too dark", (0.0, 1.0)),
+    ("overexposure_ratio", "too bright", (0.0, 1.0)),
+)
+
+
+def _quality(arrays: Arrays, frames: FrameReader | None) -> list[Preview]:
+    times = arrays["times_s"]
+    axis = time_axis(_last(times))
+    panels = []
+    for name, title, span in _QUALITY_PANELS:
+        values, shots = quality(arrays, name)
+        shown = covering(values, span)
+        if shown is None:
+            continue
+        bottom, top, ticks = nice_range(*shown, 2)
+        chart = axis.chart(bottom, top, ticks)
+        chart.line(times, values, "curve faint c-picture")
+        chart.steps(sample_edges(times, _last(times)), shots, "curve c-picture")
+        panels.append(Panel(chart, title, (ticks[0], ticks[-1]), height=80))
+    return [_plot("quality", axis, *panels, legend=[Key("picture", "mean of each shot; faint: each frame")])]
+
+
+def _sound(arrays: Arrays, frames: FrameReader | None) -> list[Preview]:
+    times, change = arrays["segment_center_sec"], sound_change(arrays)
+    axis = time_axis(_last(times))
+    panel = _curve(axis, times, change, "audio", "cosine distance", 0.0, rate_axis(change, MIN_CHANGE_AXIS))
+    return [_plot("sound_change", axis, panel)]
+
+
 DRAWERS: dict[str, Callable[[Arrays, FrameReader | None], list[Preview]]] = {
     "segmenter": _segmenter,
     "dense_signals": _dense,
@@ -193,6 +303,12 @@ DRAWERS: dict[str, Callable[[Arrays, FrameReader | None], list[Preview]]] = {
     "core_clip": _image_change,
     "core_face_landmarks": _faces,
     "core_object_detections": _objects,
+    "core_optical_flow": _flow,
+    "shot_quality": _quality,
+    "story_structure": _story,
+    "uniqueness": _repetition,
+    "video_pacing": _pace,
+    "clap_extractor": _sound,
     "loudness_extractor": _loudness,
     "tempo_extractor": _tempo,
 }

@@ -13,10 +13,11 @@ from markupsafe import Markup
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.presentation import facts, pictures
+from trendflow.presentation.headlines import headlines
 from trendflow.presentation.run_view import RunView
 from trendflow.presentation.texts import STATUS_TEXTS
 from trendflow.presentation.timeline import make_axis
-from trendflow.presentation.tracks import build_tracks
+from trendflow.presentation.tracks import build_groups
 
 MAX_BYTES = 3_000_000
 
@@ -45,15 +46,16 @@ def _context(view: RunView) -> dict[str, Any]:
         "status": view.status,
         "status_text": STATUS_TEXTS[view.status],
         "header": facts.header_facts(view),
-        "headlines": facts.headlines(view),
+        "headlines": headlines(view),
         "notices": facts.notices(view),
         "axis": axis,
         "ticks": axis.labels() if axis else [],
-        "tracks": build_tracks(view),
+        "groups": build_groups(view),
         "filmstrip": pictures.filmstrip(view),
         "shots": shots,
         "shot_count": shot_count,
         "gallery": pictures.gallery(view),
+        "text_facts": facts.text_facts(view),
         "components": facts.component_rows(view),
         "models": facts.model_rows(view),
         "features": facts.feature_tables(view),

@@ -29,9 +29,10 @@ Arrays = Mapping[str, np.ndarray]
 
 SEGMENTER = "segmenter"
 DENSE = "dense_signals"
+TEXT = "text_processor"
 FEATURES = ("feature_names", "feature_values")
 
-# Members each page reads. The rest (embeddings, meshes) is most of the bytes and stays in the store.
+# Members each page reads. The rest (image embeddings, meshes) is most of the bytes and stays in the store.
 PAGE_ARRAYS: dict[str, tuple[str, ...]] = {
     SEGMENTER: ("union_timestamps_sec", "component_names", "component_indices_row_splits", "component_budget"),
     "core_clip": ("frame_indices", "times_s", "consecutive_cosine_prev"),
@@ -45,6 +46,16 @@ PAGE_ARRAYS: dict[str, tuple[str, ...]] = {
         "class_names",
     ),
     "core_face_landmarks": ("frame_indices", "times_s", "face_row_splits", "face_boxes_norm", "face_count"),
+    "core_optical_flow": (
+        "times_s",
+        "pair_reliable_mask",
+        "motion_norm_per_sec_mean",
+        "cam_tx_per_sec_norm",
+        "cam_ty_per_sec_norm",
+        "cam_zoom_rate_per_sec",
+        "cam_rotation_per_sec",
+        "cam_shake_std_norm",
+    ),
     "cut_detection": (
         "cut_score",
         "event_type_id",
@@ -56,6 +67,17 @@ PAGE_ARRAYS: dict[str, tuple[str, ...]] = {
         "shot_start_time_s",
         "shot_end_time_s",
     ),
+    "shot_quality": ("times_s", "frame_feature_names", "frame_features", "shot_ids", "shot_features_mean"),
+    "story_structure": (
+        "times_s",
+        "story_energy_curve",
+        "story_energy_peaks_times_s",
+        "story_energy_peaks_values",
+    ),
+    "uniqueness": ("times_s", "max_sim_to_other"),
+    "video_pacing": ("times_s", "semantic_change_rate_per_sec", "color_change_rate_per_sec", "cut_density_8"),
+    # The embeddings of the windows are few; the change from one to the next is drawn.
+    "clap_extractor": ("segment_center_sec", "segment_mask", "embedding_sequence"),
     "loudness_extractor": ("segment_center_sec", "segment_mask", "segment_lufs"),
     "tempo_extractor": (
         "segment_start_sec",

@@ -51,6 +51,12 @@ def value_range(*arrays: np.ndarray) -> tuple[float, float] | None:
     return (float(values.min()), float(values.max())) if values.size else None
 
 
+def covering(values: np.ndarray, span: tuple[float, float]) -> tuple[float, float] | None:
+    """The range of the finite values, widened to hold `span`; None when there is no value."""
+    found = value_range(values)
+    return (min(found[0], span[0]), max(found[1], span[1])) if found else None
+
+
 def nice_step(span: float, target: int) -> float:
     """The step of 1, 2 or 5 times a power of ten that cuts `span` into about `target` parts."""
     raw = span / max(1, target)

@@ -169,6 +169,12 @@ def axis_labels(ticks: Sequence[float], low: float, high: float) -> list[AxisLab
     return [AxisLabel(100 * (high - tick) / (high - low), number(tick, 4)) for tick in ticks]
 
 
+def rate_axis(values: np.ndarray, least: float) -> float:
+    """Upper end of a value axis from 0 that shows every value and at least `least`."""
+    found = value_range(values)
+    return max(least, found[1]) if found else least
+
+
 def peak(values: np.ndarray) -> float:
     found = value_range(values)
     return found[1] if found else float("nan")

@@ -21,6 +21,7 @@ from trendflow.contracts.manifest import (
 )
 from trendflow.presentation.run_view import ComponentView, RunView
 from trendflow.presentation.thumbnails import Thumbnail, make_thumbnails
+from trendflow_tests.presentation import synthetic_curves
 
 Arrays = dict[str, np.ndarray]
 
@@ -29,20 +30,36 @@ CREATED, FINISHED = "2026-03-01T10:00:00.000Z", "2026-03-01T10:00:42.500Z"
 KINDS = {
     "segmenter": "segmenter",
     "core_clip": "core",
+    "core_optical_flow": "core",
     "core_object_detections": "core",
     "core_face_landmarks": "core",
     "cut_detection": "module",
+    "optical_flow": "module",
+    "shot_quality": "module",
+    "story_structure": "module",
+    "uniqueness": "module",
+    "video_pacing": "module",
     "loudness_extractor": "audio",
+    "clap_extractor": "audio",
     "tempo_extractor": "audio",
+    "text_processor": "text",
 }
 SCHEMAS = {
     "segmenter": "segmenter_npz_v1",
     "core_clip": "core_clip_npz_v3",
+    "core_optical_flow": "core_optical_flow_npz_v4",
     "core_object_detections": "core_object_detections_npz_v3",
     "core_face_landmarks": "core_face_landmarks_npz_v3",
     "cut_detection": "cut_detection_npz_v2",
+    "optical_flow": "optical_flow_npz_v4",
+    "shot_quality": "shot_quality_npz_v4",
+    "story_structure": "story_structure_npz_v4",
+    "uniqueness": "uniqueness_npz_v5",
+    "video_pacing": "video_pacing_npz_v4",
     "loudness_extractor": "loudness_extractor_npz_v3",
+    "clap_extractor": "clap_extractor_npz_v2",
     "tempo_extractor": "tempo_extractor_npz_v2",
+    "text_processor": "text_npz_v2",
 }
 ENTRIES = {
     "core_clip": ("image_encoder", "efficientnet_lite0_224"),
@@ -50,6 +67,17 @@ ENTRIES = {
     "core_face_landmarks": ("face_detector", "centerface_640"),
 }
 CLASSES = ("person", "dog", "car", "sports ball", "potted plant", "traffic light", "bench", "bird")
+
+
+TEXT_FEATURES = {
+    "tp_lex_title_len_words": 7,
+    "tp_lex_title_len_chars": 41,
+    "tp_lex_title_has_question": 1,
+    "tp_lex_title_has_exclamation": 0,
+    "tp_tags_hashtag_unique_count": 2,
+    "tp_lex_transcript_len_words": float("nan"),
+    "tp_cos_title_desc": 0.62,
+}
 
 
 class SyntheticFrames:
@@ -95,6 +123,20 @@ def arrays_of(duration: float, cuts: Sequence[float], fps: float = 24.0, seed: i
             "consecutive_cosine_prev": _cosines(times, cuts, rng),
             **feature_arrays({"pair_dt_median_s": float(np.median(np.diff(times))), "embedding_dispersion": 0.2}),
         },
+        "core_optical_flow": synthetic_curves.flow(times, cuts, rng),
+        "optical_flow": feature_arrays(
+            {"motion_curve_median": 0.012, "static_ratio": 0.25, "high_motion_ratio": 0.03}
+        ),
+        "shot_quality": synthetic_curves.quality(times, cuts, rng),
+        "story_structure": synthetic_curves.story(times, duration),
+        "uniqueness": {
+            "times_s": times,
+            "max_sim_to_other": (0.9 + 0.08 * np.sin(times)).astype(np.float32),
+            **feature_arrays({"repetition_ratio": 0.31, "near_duplicate_ratio": 0.04}),
+        },
+        "video_pacing": synthetic_curves.pace(times, duration, cuts, rng),
+        "clap_extractor": synthetic_curves.sound(duration),
+        "text_processor": feature_arrays(TEXT_FEATURES),
         "core_object_detections": _detections(indices, times, rng),
         "core_face_landmarks": _faces(indices, times, duration, rng),
         "cut_detection": _cut_arrays(duration, cuts, dense),

@@ -12,6 +12,7 @@ from trendflow.presentation.formatting import (
     MISSING,
     byte_size,
     clock,
+    difference,
     elapsed,
     fixed,
     number,
@@ -57,6 +58,11 @@ def test_clock_reads_back_as_the_rounded_time(seconds: float, decimals: int) -> 
 )
 def test_number(value: float, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.251, "+0.25"), (-0.251, "−0.25"), (0.001, "0.00"), (math.nan, MISSING)])
+def test_a_difference_shows_its_sign(value: float, text: str) -> None:
+    assert difference(value) == text
 
 
 def test_missing_values_are_never_zero() -> None:

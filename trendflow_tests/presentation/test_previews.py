@@ -27,6 +27,12 @@ EXPECTED = {
     "cut_detection": ["cut_time_line"],
     "loudness_extractor": ["loudness"],
     "tempo_extractor": ["tempo"],
+    "core_optical_flow": ["motion_and_camera"],
+    "shot_quality": ["quality"],
+    "story_structure": ["story_energy"],
+    "uniqueness": ["repetition"],
+    "video_pacing": ["pace"],
+    "clap_extractor": ["sound_change"],
 }
 
 
@@ -110,6 +116,21 @@ def test_the_cut_time_line_draws_cuts_where_they_are(cuts: tuple[float, ...]) ->
     assert x_of_dots(preview, "ev-hard_cut") == pytest.approx([cut / 30.0 for cut in cuts], abs=1e-4)
     titles = [text.text for text in drawing(preview).iter(f"{SVG}text")]
     assert "Hard cut" in titles
+
+
+def test_the_energy_preview_marks_opening_and_peak() -> None:
+    (preview,) = preview_for("story_structure", arrays_of(30.0, ())["story_structure"], OK)
+    last = arrays_of(30.0, ())["story_structure"]["times_s"][-1]
+    assert x_of_dots(preview, "peak") == pytest.approx([15.0 / last], abs=1e-4)
+    (band,) = (rect for rect in drawing(preview).iter(f"{SVG}rect") if rect.attrib.get("class") == "opening")
+    assert float(band.attrib["width"]) == pytest.approx(150.0, abs=0.01)
+
+
+def test_the_motion_preview_leaves_gaps_where_frames_do_not_match() -> None:
+    (preview,) = preview_for("core_optical_flow", arrays_of(30.0, (5.0, 20.0))["core_optical_flow"], OK)
+    motion, *lanes = drawing(preview).findall(f"{SVG}svg")
+    assert len(motion.findall(f"{SVG}polyline")) == 3
+    assert [lane.attrib["aria-label"] for lane in lanes] == ["Horizontal", "Vertical", "Zoom", "Rotation", "Shake"]
 
 
 def test_time_and_value_labels_stand_where_the_curve_has_them() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trendflow.presentation.series import finite_runs, nice_range, sample_edges, spread, thin, time_ticks
+from trendflow.presentation.series import covering, finite_runs, nice_range, sample_edges, spread, thin, time_ticks
 
 VALUES = arrays(np.float64, st.integers(1, 3000), elements=st.one_of(st.floats(-1e6, 1e6), st.just(float("nan"))))
 
@@ -70,3 +70,13 @@ def test_spread_is_unique_and_inside(count: int, wanted: int) -> None:
     assert len(chosen) == min(count, wanted)
     assert len(set(chosen.tolist())) == len(chosen)
     assert all(0 <= k < count for k in chosen)
+
+
+@given(VALUES, st.floats(-10, 0), st.floats(0, 10))
+def test_covering_holds_the_span_and_every_value(y: np.ndarray, low: float, high: float) -> None:
+    found = covering(y, (low, high))
+    finite = y[np.isfinite(y)]
+    if not finite.size:
+        assert found is None
+        return
+    assert found == (min(low, finite.min()), max(high, finite.max()))
