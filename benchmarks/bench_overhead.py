@@ -16,9 +16,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 from benchmarks.common import SAMPLE, Row, interleaved, median_ratio, spread
-from benchmarks.pipeline import call_directly, same_results, submit, temporary_deployment, timed_functions
+from benchmarks.pipeline import DOCUMENT, call_directly, same_results, submit, temporary_deployment, timed_functions
 from trendflow.commands.process import prepare_dagster_home
 from trendflow.contracts.artifact import Artifact
+from trendflow.orchestration.document_input import providing
 from trendflow.orchestration.inputs import drop_scratch
 from trendflow.orchestration.launch import process_here
 from trendflow.orchestration.runs import RunContext
@@ -43,7 +44,7 @@ def measure() -> list[Row]:
         def as_assets() -> None:
             start = time.perf_counter()
             run = submit(deployment, SAMPLE)
-            with timed_functions(run) as calls:
+            with timed_functions(run) as calls, providing(run, DOCUMENT):
                 outcome = process_here(job, run.identity.partition_key)
             drop_scratch(run)
             within.append((time.perf_counter() - start) / sum(calls))

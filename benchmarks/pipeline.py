@@ -7,24 +7,28 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from benchmarks.common import MODELS
-from trendflow.components.base import Upstream
+from trendflow.components.base import ComponentInputs, Upstream
 from trendflow.config import Settings
 from trendflow.contracts.artifact import Artifact
 from trendflow.contracts.canonical import content_digest
+from trendflow.contracts.video_document import VideoDocument
 from trendflow.media.frames_dir import FramesDir
 from trendflow.media.ingest import LocalSource, fetch
-from trendflow.media.segmenter import segment
+from trendflow.media.segmenter import Segmented, segment
 from trendflow.orchestration import segmenter_step
 from trendflow.orchestration.deployment import Deployment, open_deployment
 from trendflow.orchestration.inputs import assemble_inputs, video_info
 from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
 from trendflow.orchestration.segmenter_step import NAME as SEGMENTER
 from trendflow.orchestration.segmenter_step import media_limits, segment_request
+
+DOCUMENT = VideoDocument(title="A title", description="What the video would be about. " * 20)
 
 
 @contextmanager
@@ -49,6 +53,7 @@ def submit(deployment: Deployment, video: Path) -> RunContext:
         run_id=new_run_id(),
         profile=deployment.settings.profile,
         force_recompute=True,
+        document=DOCUMENT,
     )
 
 
@@ -57,26 +62,82 @@ def fetch_source(run: RunContext, scratch: Path) -> LocalSource:
     return fetch(run.request["video_source"]["locator"], scratch / "source", limits=limits)
 
 
-def call_directly(run: RunContext, scratch: Path) -> dict[str, Artifact]:
-    """Ingest, Segmenter and every component of the profile, with nothing around them: no store, no Dagster."""
-    deployment = run.deployment
-    source = fetch_source(run, scratch)
-    segmented = segment(segment_request(run, source, scratch / "frames"))
-    frames = FramesDir.open(segmented.frames_dir)
-    done: dict[str, Artifact] = {SEGMENTER: segmented.artifact}
-    for node in run.enabled:
-        module = deployment.registry[node.name].module
+class DirectRun:
+    """Ingest, Segmenter and components called as functions, with nothing around them: no store, no Dagster."""
+
+    def __init__(self, run: RunContext, scratch: Path) -> None:
+        self._run = run
+        self._request = segment_request(run, fetch_source(run, scratch), scratch / "frames")
+        self._segmented: Segmented | None = None
+        self._frames: FramesDir | None = None
+        self.done: dict[str, Artifact] = {}
+
+    @property
+    def steps(self) -> list[str]:
+        """What there is to compute, in an order in which every step finds what it reads."""
+        return [node.name for node in self._run.enabled]
+
+    @property
+    def duration_s(self) -> float:
+        return self._of_segmenter().source.duration_sec
+
+    def prepare(self, name: str) -> Callable[[], Artifact]:
+        """The function behind one step with everything it reads already in memory or mapped."""
+        if name == SEGMENTER:
+            return self._segment
+        module = self._run.deployment.registry[name].module
         if module is None:
-            continue
-        upstream = {
-            name: Upstream(name, done[name].status, done[name].empty_reason, done[name].arrays, done[name].meta)
-            for name in deployment.graph.active_deps(run.profile_name, node.name)
+            raise RuntimeError(f"{name} has no code")
+        return partial(module.run, self.inputs(name))
+
+    def compute(self, name: str) -> Artifact:
+        self.done[name] = self.prepare(name)()
+        return self.done[name]
+
+    def inputs(self, name: str) -> ComponentInputs:
+        """What a component would be given, from the results so far."""
+        segmented = self._of_segmenter()
+        graph = self._run.deployment.graph
+        reads = graph.components[name].reads
+        upstream = {dep: self._upstream(dep) for dep in graph.active_deps(self._run.profile_name, name)}
+        return assemble_inputs(
+            self._run,
+            name,
+            video=video_info(upstream[SEGMENTER], segmented.source.duration_sec),
+            upstream=upstream,
+            frames=self._frames,
+            dense=segmented.artifact.extra["dense_signals"].arrays if "dense" in reads else None,
+            document=DOCUMENT if "document" in reads else None,
+        )
+
+    def _segment(self) -> Artifact:
+        self._segmented = segment(self._request)
+        self._frames = FramesDir.open(self._segmented.frames_dir)
+        return self._segmented.artifact
+
+    def _upstream(self, name: str) -> Upstream:
+        done, spec = self.done[name], self._run.deployment.registry[name].spec
+        digest = content_digest(name, spec.schema_version, done.status, done.empty_reason, done.arrays)
+        # Storing would stamp these, and there are components that read them.
+        stamp = {
+            "schema_version": spec.schema_version,
+            "producer_version": spec.producer_version,
+            "content_digest": digest,
         }
-        dense = segmented.artifact.extra["dense_signals"].arrays if "dense" in node.reads else None
-        video = video_info(upstream[SEGMENTER], segmented.source.duration_sec)
-        inputs = assemble_inputs(run, node.name, video=video, upstream=upstream, frames=frames, dense=dense)
-        done[node.name] = module.run(inputs)
-    return done
+        return Upstream(name, done.status, done.empty_reason, done.arrays, {**done.meta, **stamp})
+
+    def _of_segmenter(self) -> Segmented:
+        if self._segmented is None:
+            raise RuntimeError("the Segmenter comes first")
+        return self._segmented
+
+
+def call_directly(run: RunContext, scratch: Path) -> dict[str, Artifact]:
+    """Everything the profile of `run` enables, computed without store and Dagster."""
+    direct = DirectRun(run, scratch)
+    for name in direct.steps:
+        direct.compute(name)
+    return direct.done
 
 
 @contextmanager

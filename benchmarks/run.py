@@ -14,7 +14,8 @@ from rich.table import Table
 
 from benchmarks.common import REPO, Row
 
-BENCHMARKS = ("segmenter", "overhead", "memory", "npz")
+LIBRARIES = ("av", "dagster", "librosa", "numpy", "onnxruntime", "opencv-python-headless", "pyloudnorm")
+BENCHMARKS = ("segmenter", "overhead", "memory", "components", "libraries", "npz")
 
 
 def table(rows: list[Row]) -> Table:
@@ -41,7 +42,7 @@ def machine() -> dict[str, str | int | None]:
         "machine": platform.machine(),
         "python": platform.python_version(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        **{name: metadata.version(name) for name in ("av", "dagster", "numpy", "onnxruntime")},
+        **{name: metadata.version(name) for name in LIBRARIES},
     }
 
 
