@@ -22,12 +22,15 @@ app = typer.Typer(
 )
 schemas_app = typer.Typer(help="The machine schemas of everything that is stored.", no_args_is_help=True)
 models_app = typer.Typer(help="The models: what there is, whether the weights are in order.", no_args_is_help=True)
+components_app = typer.Typer(help="The components: what they measure and how.", no_args_is_help=True)
+app.add_typer(components_app, name="components")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(models_app, name="models")
 
 # YouTube ids may begin with '-': such a run key is an argument, not a row of options.
 _RUN_KEYS = {"ignore_unknown_options": True}
 RunKey = Annotated[str, typer.Argument(metavar="VIDEO_ID/RUN_ID", help="A run, as printed by process or show.")]
+_DOCUMENT = "The video's text as a JSON file: title, description, tags, language, transcript. It is read, never stored."
 
 
 @app.callback()
@@ -57,20 +60,32 @@ def process(
     video_id: Annotated[str | None, typer.Option(help="Id of the video; default from the URL or file.")] = None,
     run_id: Annotated[str | None, typer.Option(help="Id of the run; default a new UUID.")] = None,
     profile: Annotated[str | None, typer.Option(help="Profile of component_graph.yaml.")] = None,
+    document: Annotated[str | None, typer.Option(metavar="FILE", help=_DOCUMENT)] = None,
     force: Annotated[bool, typer.Option("--force", help="Recompute everything, reuse nothing.")] = False,
 ) -> None:
-    """Process one video now and print the result."""
+    """Process one video now and print the result.
+
+    A document is one JSON object, every field optional:
+
+    {"title": "…", "description": "…", "tags": ["…"], "language": "en", "transcript": {"source": "captions",
+    "observed_at": "2026-01-31T12:00:00Z", "segments": [{"start": 0, "end": 2.5, "text": "…", "confidence": 0.9}]}}
+    """
     from trendflow.commands.process import process as run
 
-    raise typer.Exit(run(source, video_id, run_id, profile, force))
+    raise typer.Exit(run(source, video_id, run_id, profile, force, document))
 
 
 @app.command(context_settings=_RUN_KEYS)
-def resume(run_key: RunKey) -> None:
+def resume(
+    run_key: RunKey,
+    document: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The document the run was submitted with; it was not stored.")
+    ] = None,
+) -> None:
     """Continue a stopped or failed run; what it finished is kept."""
     from trendflow.commands.process import resume as run
 
-    raise typer.Exit(run(run_key))
+    raise typer.Exit(run(run_key, document))
 
 
 @app.command()
@@ -171,6 +186,18 @@ def graph(
     from trendflow.commands.upkeep import graph as run
 
     raise typer.Exit(run(output))
+
+
+@components_app.command("docs")
+def components_docs(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Markdown file to write.")] = Path(
+        "docs/components.md"
+    ),
+) -> None:
+    """Write the reference page of all components."""
+    from trendflow.commands.components import docs
+
+    raise typer.Exit(docs(output))
 
 
 @schemas_app.command("list")

@@ -12,12 +12,14 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from trendflow.commands.console import err, out, print_run
-from trendflow.commands.sources import Source, parse_source
+from trendflow.commands.sources import Source, parse_source, read_document
 from trendflow.config import Settings, ensure_home, load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
+from trendflow.contracts.video_document import VideoDocument
 
 DEMO_SAMPLE = "samples/hello_face_speech.mp4"
+DEMO_DOCUMENT = "samples/hello_face_speech.document.json"
 
 
 def prepare_dagster_home(settings: Settings) -> None:
@@ -71,25 +73,36 @@ def _progress(names: list[str]) -> Iterator[None]:
             yield
 
 
-def process(source: str, video_id: str | None, run_id: str | None, profile: str | None, force: bool) -> int:
-    """Submit one video, process it in this process and print the result. Returns the exit code."""
+def process(
+    source: str, video_id: str | None, run_id: str | None, profile: str | None, force: bool, document: str | None
+) -> int:
+    """Submit one video, process it in this process and print the result. Returns the exit code.
+
+    `document` is the path of the JSON file with the text of the video. What it says stays in this process.
+    """
     settings = load_settings()
     parsed = parse_source(source, video_id)
+    text = None if document is None else read_document(document)
     deployment, job = _load(settings)
-    return _execute(deployment, job, _submit(deployment, parsed, run_id, profile or settings.profile, force))
+    run = _submit(deployment, parsed, run_id, profile or settings.profile, force, text)
+    return _execute(deployment, job, run, text)
 
 
-def resume(key: str) -> int:
-    """Continue a stored run; what it finished before is kept. Returns the exit code."""
+def resume(key: str, document: str | None) -> int:
+    """Continue a stored run; what it finished before is kept. Returns the exit code.
+
+    A run that was submitted with a document needs it again where a result that reads it is missing.
+    """
+    text = None if document is None else read_document(document)
+    deployment, job = _load(load_settings())
     from trendflow.orchestration.runs import open_run
 
-    deployment, job = _load(load_settings())
-    return _execute(deployment, job, open_run(deployment, key))
+    return _execute(deployment, job, open_run(deployment, key), text)
 
 
 def demo() -> int:
     """Process the sample that ships with the project."""
-    return process(str(data_path(DEMO_SAMPLE)), None, None, None, False)
+    return process(str(data_path(DEMO_SAMPLE)), None, None, None, False, str(data_path(DEMO_DOCUMENT)))
 
 
 def submit(sources: list[str], profile: str | None) -> int:
@@ -122,7 +135,14 @@ def _load(settings: Settings) -> tuple[Any, Any]:
         return open_deployment(settings), load_job()
 
 
-def _submit(deployment: Any, source: Source, run_id: str | None, profile: str, force: bool) -> Any:
+def _submit(
+    deployment: Any,
+    source: Source,
+    run_id: str | None,
+    profile: str,
+    force: bool,
+    document: VideoDocument | None = None,
+) -> Any:
     from trendflow.orchestration.runs import new_run_id, resolve_profile, submit_run
     from trendflow.orchestration.segmenter_step import refuse_wrong_duration
 
@@ -139,10 +159,18 @@ def _submit(deployment: Any, source: Source, run_id: str | None, profile: str, f
         run_id=run_id or new_run_id(),
         profile=profile,
         force_recompute=force,
+        document=document,
     )
 
 
-def _execute(deployment: Any, job: Any, run: Any) -> int:
+def _execute(deployment: Any, job: Any, run: Any, document: VideoDocument | None) -> int:
+    from trendflow.orchestration.document_input import providing
+
+    with providing(run, document):  # refuses another document before anything is computed
+        return _process_and_print(job, run)
+
+
+def _process_and_print(job: Any, run: Any) -> int:
     from trendflow.orchestration.launch import process_here
     from trendflow.orchestration.report_step import report_key, report_location
     from trendflow.orchestration.wrapper import finalise, run_status
@@ -159,7 +187,7 @@ def _execute(deployment: Any, job: Any, run: Any) -> int:
     seconds = time.monotonic() - started
     if outcome == "cancelled":
         finalise(run, "cancelled")
-        raise TrendFlowError("cancelled", f"The run was stopped; continue it with: trendflow resume {key}")
+        raise TrendFlowError("cancelled", f"The run was stopped; continue it with: {_resume_command(run)}")
     manifest = run.manifest()
     print_run(run, manifest)
     status = run_status(run, manifest)
@@ -170,8 +198,13 @@ def _execute(deployment: Any, job: Any, run: Any) -> int:
         return 0
     failure = failure or _run_error(run, manifest)
     if failure.error_class == "transient":
-        out.print(f"continue with: trendflow resume {key}", highlight=False, soft_wrap=True)
+        out.print(f"continue with: {_resume_command(run)}", highlight=False, soft_wrap=True)
     raise failure
+
+
+def _resume_command(run: Any) -> str:
+    document = "" if run.document_digest is None else " --document FILE"
+    return f"trendflow resume {run.identity.partition_key}{document}"
 
 
 def _run_error(run: Any, manifest: dict[str, Any]) -> TrendFlowError:

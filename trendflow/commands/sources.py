@@ -1,14 +1,17 @@
-"""What a person points at: a file, a YouTube URL or a stored run."""
+"""What a person points at: a video file, a YouTube URL, a document."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.identity import validate_video_id
+from trendflow.contracts.video_document import MAX_DOCUMENT_BYTES, VideoDocument, parse_document
 
 _YOUTUBE = re.compile(
     r"https?://(?:(?:www|m|music)\.)?(?:youtube\.com/(?:watch\?(?:[^#]*&)?v=|shorts/|live/|embed/)|youtu\.be/)"
@@ -46,23 +49,47 @@ def parse_source(text: str, video_id: str | None = None) -> Source:
     return source
 
 
+def read_document(text: str) -> VideoDocument:
+    """The document in a JSON file. Its text lives in memory only, so a pipe (`/dev/stdin`) serves as well.
+
+    Raises `source_unavailable` for a folder and for a file that is not there or may not be read,
+    `input_constraint_violated` for what is not a document; the messages quote nothing of it.
+    """
+    with _existing(text) as path, path.open("rb") as file:
+        data = file.read(MAX_DOCUMENT_BYTES + 1)  # one more than is allowed: enough to be refused
+    return parse_document(data)
+
+
 def _local_file(text: str, video_id: str | None) -> Source:
+    with _existing(text) as path:
+        if not path.is_file():
+            raise TrendFlowError("source_unavailable", _absent(path))
+        with path.open("rb"):
+            pass
+        return Source(str(path.absolute()), "local_path", "upload", video_id or _id_from_file(path))
+
+
+@contextmanager
+def _existing(text: str) -> Iterator[Path]:
+    """The path a person wrote. Whatever the system says against it inside the block becomes one sentence."""
     path = Path(text)
     named = repr(path.name[:100]) if path.name else "The given path"
     try:
         path = path.expanduser()
         if path.is_dir():
             raise TrendFlowError("source_unavailable", f"{named} is a folder, not a file.")
-        if not path.is_file():
-            raise TrendFlowError("source_unavailable", f"There is no file {named} at the given path.")
-        with path.open("rb"):
-            pass
-        return Source(str(path.absolute()), "local_path", "upload", video_id or _id_from_file(path))
+        if not path.exists():
+            raise TrendFlowError("source_unavailable", _absent(path))
+        yield path
     except OSError as exc:
         reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
         raise TrendFlowError("source_unavailable", f"{named} cannot be read: {reason}.", errno=exc.errno) from exc
     except RuntimeError as exc:  # "~user" without such a user
         raise TrendFlowError("source_unavailable", f"{text.partition('/')[0]!r} is nobody's home folder.") from exc
+
+
+def _absent(path: Path) -> str:
+    return f"There is no file {path.name[:100]!r} at the given path."
 
 
 def _id_from_file(path: Path) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 
 import pytest
 
+from benchmarks.bench_components import PeakMemory
 from benchmarks.bench_memory import peak_of
 from benchmarks.common import Row, interleaved, median_ratio
 
@@ -19,6 +21,14 @@ def test_peak_memory_counts_child_processes() -> None:
     nested, _ = peak_of([sys.executable, "-c", spawning], dict(os.environ))
     assert 200e6 < alone < 260e6
     assert 200e6 < nested < 300e6
+
+
+def test_the_peak_of_a_step_counts_what_it_has_freed_again() -> None:
+    with PeakMemory() as memory:
+        held = bytearray(b"x") * 100_000_000
+        hashlib.sha3_256(held).digest()
+        del held
+    assert 90e6 < memory.peak - memory.start < 160e6
 
 
 def test_a_failing_command_is_not_a_measurement() -> None:

@@ -32,7 +32,7 @@ def test_the_check_sees_what_it_forbids(statement: str) -> None:
 def test_components_open_no_file_and_read_no_clock(repo_root: Path) -> None:
     modules = [
         path
-        for part in ("visual", "audio", "text")
+        for part in ("visual", "audio", "text", "dataset")
         for path in (repo_root / f"trendflow/components/{part}").rglob("*.py")
     ]
     assert len(modules) >= 6

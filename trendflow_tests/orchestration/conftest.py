@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from trendflow.config import Settings
+from trendflow.contracts.video_document import VideoDocument
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
 from trendflow.orchestration.work import Finished
@@ -68,7 +69,13 @@ def deployment(tmp_path: Path, models_dir: Path) -> Deployment:
 
 @pytest.fixture
 def submit() -> Submit:
-    def make(deployment: Deployment, source: Path, video_id: str = "synthetic-clip", force: bool = False) -> RunContext:
+    def make(
+        deployment: Deployment,
+        source: Path,
+        video_id: str = "synthetic-clip",
+        force: bool = False,
+        document: VideoDocument | None = None,
+    ) -> RunContext:
         return submit_run(
             deployment,
             locator=str(source),
@@ -78,6 +85,7 @@ def submit() -> Submit:
             run_id=new_run_id(),
             profile="starter",
             force_recompute=force,
+            document=document,
         )
 
     return make
@@ -85,7 +93,7 @@ def submit() -> Submit:
 
 @pytest.fixture
 def execute() -> Execute:
-    """Runs components of a run in graph order, storing each; stops after a failure."""
+    """Runs components of a run in graph order, storing each; stops when a required one failed."""
 
     def run_all(run: RunContext, only: set[str] | None = None) -> dict[str, Finished]:
         results: dict[str, Finished] = {}
@@ -93,7 +101,7 @@ def execute() -> Execute:
             if only is None or node.name in only:
                 results[node.name] = run_component(run, node.name, sleep=lambda seconds: None)
                 persist(run, results[node.name])
-                if results[node.name].origin == "error":
+                if results[node.name].origin == "error" and run.is_required(node.name):
                     break
         return results
 

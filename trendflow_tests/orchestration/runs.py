@@ -12,6 +12,7 @@ import yaml
 
 from trendflow.contracts.graph import ComponentGraph, Profile, ProfileComponent
 from trendflow.contracts.package_data import data_path
+from trendflow.contracts.video_document import VideoDocument
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.validation import validate_run
@@ -20,11 +21,17 @@ from trendflow.storage.run_validation import Finding
 
 AUDIO = {"segmenter", "loudness_extractor", "tempo_extractor"}
 """The components that need no model: the smallest run there is to reuse."""
+TEXT = VideoDocument(title="A title", description="What the clip would be about if it were about anything.")
 
 
 class Submit(Protocol):
     def __call__(
-        self, deployment: Deployment, source: Path, video_id: str = "synthetic-clip", force: bool = False
+        self,
+        deployment: Deployment,
+        source: Path,
+        video_id: str = "synthetic-clip",
+        force: bool = False,
+        document: VideoDocument | None = None,
     ) -> RunContext: ...
 
 
@@ -33,12 +40,13 @@ class Execute(Protocol):
 
 
 def write_graph(path: Path, *components: str) -> Path:
-    """The shipped graph with a starter profile of these components alone, none of which needs a model."""
+    """The shipped graph with a starter profile of these components alone, and the models they need."""
     graph = yaml.safe_load(data_path("component_graph.yaml").read_text(encoding="utf-8"))
     profile = graph["profiles"]["starter"]
     profile["components"] = {name: profile["components"][name] for name in components}
-    profile["models"] = {}
-    path.write_text(yaml.safe_dump(graph), encoding="utf-8")
+    roles = {role for name in components for role in graph["components"][name]["roles"]["required"]}
+    profile["models"] = {role: entry for role, entry in profile["models"].items() if role in roles}
+    path.write_text(yaml.safe_dump(graph, sort_keys=False), encoding="utf-8")
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,25 +14,8 @@ import pytest
 from trendflow.commands.sources import parse_source
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.identity import validate_video_id
+from trendflow_tests.orchestration.command_line import Cli
 from trendflow_tests.orchestration.conftest import write_clip
-
-
-class Cli:
-    """Runs `trendflow` in a state folder of its own."""
-
-    def __init__(self, home: Path, models: Path) -> None:
-        self.home = home
-        self.environment = {key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"}
-        self.environment |= {
-            "TRENDFLOW_HOME": str(home),
-            "TRENDFLOW_MODELS": str(models),
-            "TRENDFLOW_ONNX_THREADS": "1",
-        }
-
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "trendflow", *arguments], env=self.environment, capture_output=True, text=True
-        )
 
 
 @pytest.fixture(scope="module")

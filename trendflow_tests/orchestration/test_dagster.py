@@ -23,8 +23,9 @@ from trendflow.contracts.keys import data_version
 from trendflow.contracts.manifest import content_digests
 from trendflow.definitions import defs, load_job
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.document_input import providing
 from trendflow.orchestration.launch import process_here
-from trendflow_tests.orchestration.runs import Submit
+from trendflow_tests.orchestration.runs import TEXT, Submit
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -34,16 +35,32 @@ REPO = Path(__file__).resolve().parents[2]
 COMPONENT_EDGES = {
     "segmenter": set(),
     "core_clip": {"segmenter"},
+    "core_depth_midas": {"segmenter"},
+    "core_optical_flow": {"segmenter"},
     "core_object_detections": {"segmenter"},
     "core_face_landmarks": {"segmenter", "core_object_detections"},
-    "cut_detection": {"segmenter", "core_clip", "core_object_detections", "core_face_landmarks"},
+    "cut_detection": {
+        *("segmenter", "core_clip", "core_optical_flow", "core_object_detections", "core_face_landmarks"),
+    },
+    "scene_classification": {"segmenter", "core_clip", "cut_detection"},
+    "shot_quality": {
+        *("segmenter", "core_clip", "core_depth_midas", "core_object_detections", "core_face_landmarks"),
+        "cut_detection",
+    },
+    "story_structure": {"segmenter", "core_clip", "core_optical_flow", "core_face_landmarks", "cut_detection"},
+    "uniqueness": {"segmenter", "core_clip"},
+    "optical_flow": {"segmenter", "core_optical_flow"},
+    "video_pacing": {"segmenter", "core_clip", "core_optical_flow", "cut_detection"},
     "loudness_extractor": {"segmenter"},
+    "clap_extractor": {"segmenter"},
     "tempo_extractor": {"segmenter"},
+    "text_processor": {"segmenter"},
 }
+COMPONENT_EDGES["feature_vector"] = set(COMPONENT_EDGES)
 EDGES = {**COMPONENT_EDGES, "run_manifest": set(COMPONENT_EDGES), "run_report": {"run_manifest"}}
 
 
-def test_the_asset_graph_is_that_of_the_starter_components() -> None:
+def test_the_asset_graph_is_that_of_the_components_of_all_profiles() -> None:
     graph = defs.resolve_asset_graph()
     found = {
         key.path[-1]: {parent.path[-1] for parent in graph.get(key).parent_keys} for key in graph.get_all_asset_keys()
@@ -68,11 +85,12 @@ def test_assets_describe_their_components(deployment: Deployment) -> None:
 def test_a_run_records_versions_checks_and_metadata(
     deployment: Deployment, clip: Path, submit: Submit, dagster_home: Path
 ) -> None:
-    run = submit(deployment, clip)
+    run = submit(deployment, clip, document=TEXT)
     job = load_job()
-    assert process_here(job, run.identity.partition_key) == "success"
+    with providing(run, TEXT):
+        assert process_here(job, run.identity.partition_key) == "success"
     manifest = run.manifest()
-    assert {row["name"] for row in manifest["components"]} == set(deployment.graph.components)
+    assert {row["name"] for row in manifest["components"]} == {node.name for node in run.enabled}
     assert manifest["run"]["finished_at"]
     with DagsterInstance.get() as instance:
         for row in manifest["components"]:
@@ -87,7 +105,7 @@ def test_a_run_records_versions_checks_and_metadata(
     report = deployment.store.get(f"render_cache/{run.run_path}/report.html").decode()
     assert run.identity.run_id in report
 
-    again = submit(deployment, clip)
+    again = submit(deployment, clip, document=TEXT)
     assert process_here(job, again.identity.partition_key) == "success"
     assert all(row["cache_hit"] for row in again.manifest()["components"])
 
@@ -101,7 +119,8 @@ def test_a_broken_file_fails_its_run_with_a_code_and_skips_the_rest(
     assert process_here(load_job(), run.identity.partition_key) == "error"
     manifest = run.manifest()
     assert [(row["name"], row["error_code"]) for row in manifest["components"]] == [("segmenter", "video_unreadable")]
-    assert {entry["name"] for entry in manifest["run"]["skipped"]} == set(deployment.graph.components) - {"segmenter"}
+    skipped = {entry["name"] for entry in manifest["run"]["skipped"]}
+    assert skipped == {node.name for node in run.enabled} - {"segmenter"}
     with DagsterInstance.get() as instance:
         (record,) = instance.get_run_records()
         assert record.dagster_run.tags["trendflow/error_code"] == "video_unreadable"

@@ -11,12 +11,13 @@ import pytest
 
 from trendflow.config import Settings
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.document_input import providing
 from trendflow.orchestration.inputs import drop_scratch, scratch_dir
 from trendflow.orchestration.report_step import report_key, write_report
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.validation import validate_run
 from trendflow.orchestration.wrapper import finalise, run_status
-from trendflow_tests.orchestration.runs import AUDIO, Execute, Submit, digests, origins
+from trendflow_tests.orchestration.runs import AUDIO, TEXT, Execute, Submit, digests, origins
 from trendflow_tests.s3 import s3_client
 
 
@@ -36,7 +37,8 @@ def remote(tmp_path: Path, models_dir: Path, s3_store_url: str, s3_options: dict
 
 def process(run: RunContext, execute: Execute) -> dict[str, str]:
     """From the source to the report, as a process does it that ends afterwards. Component → origin."""
-    found = origins(execute(run))
+    with providing(run, TEXT):
+        found = origins(execute(run))
     finalise(run)
     write_report(run)
     drop_scratch(run)
@@ -54,8 +56,8 @@ def object_of(deployment: Deployment, key: str) -> bytes:
 def test_a_run_on_s3_gives_the_results_of_a_local_one_and_is_reused(
     deployment: Deployment, remote: Deployment, clip: Path, submit: Submit, execute: Execute
 ) -> None:
-    components = set(deployment.graph.components)
-    local, first, second = submit(deployment, clip), submit(remote, clip), submit(remote, clip)
+    local, first, second = (submit(where, clip, document=TEXT) for where in (deployment, remote, remote))
+    components = [node.name for node in local.enabled]
     assert process(local, execute) == dict.fromkeys(components, "computed")
     assert process(first, execute) == dict.fromkeys(components, "computed")
     assert process(second, execute) == dict.fromkeys(components, "cache")
