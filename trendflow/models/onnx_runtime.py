@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 import numpy as np
 import onnxruntime as ort
 
-from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.loaded import LoadedModel
 from trendflow.models.tensor_checks import check_inputs, check_outputs
-from trendflow.models.tensors import BATCH, TensorSpec, describe, smallest_inputs
+from trendflow.models.tensors import BATCH, TensorSpec, smallest_inputs
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +32,12 @@ _ORT_DTYPES = {
 _ALLOCATION_WORDS = ("failed to allocate memory", "bad_alloc", "bad allocation", "out of memory", "cuda failure 2:")
 
 
-class OnnxHandle:
+class OnnxHandle(LoadedModel):
     """A loaded ONNX model; implements `ModelHandle`. Safe to use from several threads."""
 
     def __init__(self, entry: CatalogueEntry, session: ort.InferenceSession, device: str) -> None:
-        self._entry = entry
+        super().__init__(entry, device)
         self._session: ort.InferenceSession | None = session
-        self._device = device
-        self._used = entry.model_used(device)
         self._output_names = [spec.name for spec in entry.outputs]
 
     @classmethod
@@ -57,18 +55,6 @@ class OnnxHandle:
             handle.infer(smallest_inputs(entry.inputs))
         return handle
 
-    @property
-    def entry(self) -> CatalogueEntry:
-        return self._entry
-
-    @property
-    def used(self) -> ModelUsed:
-        return self._used
-
-    @property
-    def device_used(self) -> str:
-        return self._device
-
     def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one batch; see `ModelHandle.infer`."""
         if self._session is None:
@@ -85,16 +71,7 @@ class OnnxHandle:
 
     def describe(self) -> dict[str, Any]:
         """What is loaded and where, for logs and `doctor`."""
-        return {
-            "name": self._entry.name,
-            "version": self._entry.version,
-            "weights_digest": self._entry.weights_digest,
-            "device": self._device,
-            "engine_version": ort.__version__,
-            "inputs": [describe(spec) for spec in self._entry.inputs],
-            "outputs": [describe(spec) for spec in self._entry.outputs],
-            "max_batch_size": self._entry.max_batch_size,
-        }
+        return self._description(ort.__version__)
 
     def close(self) -> None:
         """Release the engine's memory. A closed handle refuses to run."""

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.loaded import LoadedModel
 from trendflow.models.tensor_checks import check_inputs, check_outputs
-from trendflow.models.tensors import describe, smallest_inputs
+from trendflow.models.tensors import smallest_inputs
 
 LIBRARY = "opencv-python-headless"
 ALGORITHM = "DISOpticalFlow"
@@ -59,7 +59,7 @@ class DisParameters:
         return cls(stated["preset"], *map(float, numbers))
 
 
-class DisFlowHandle:
+class DisFlowHandle(LoadedModel):
     """DIS flow of picture pairs; implements `ModelHandle`. Safe to use from several threads.
 
     Inputs: two float32 `[B, 3, H, W]` RGB pictures, 0…255. Output: float32 `[B, 2, H, W]`, the displacement (x, y) in
@@ -68,9 +68,7 @@ class DisFlowHandle:
     """
 
     def __init__(self, entry: CatalogueEntry, device: str, parameters: DisParameters, threads: int) -> None:
-        self._entry = entry
-        self._device = device
-        self._used = entry.model_used(device)
+        super().__init__(entry, device)
         self._parameters = parameters
         self._first, self._second = (spec.name for spec in entry.inputs)
         self._output = entry.outputs[0].name
@@ -96,18 +94,6 @@ class DisFlowHandle:
             handle.infer(smallest_inputs(entry.inputs))
         return handle
 
-    @property
-    def entry(self) -> CatalogueEntry:
-        return self._entry
-
-    @property
-    def used(self) -> ModelUsed:
-        return self._used
-
-    @property
-    def device_used(self) -> str:
-        return self._device
-
     def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Flow of one batch of pairs; see `ModelHandle.infer`."""
         if self._executor is None:
@@ -122,16 +108,7 @@ class DisFlowHandle:
         """What is loaded and where, for logs and `doctor`."""
         import cv2
 
-        return {
-            "name": self._entry.name,
-            "version": self._entry.version,
-            "weights_digest": self._entry.weights_digest,
-            "device": self._device,
-            "engine_version": cv2.__version__,
-            "inputs": [describe(spec) for spec in self._entry.inputs],
-            "outputs": [describe(spec) for spec in self._entry.outputs],
-            "max_batch_size": self._entry.max_batch_size,
-        }
+        return self._description(cv2.__version__)
 
     def close(self) -> None:
         """End the threads. A closed handle refuses to run."""

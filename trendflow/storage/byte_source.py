@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -49,7 +49,7 @@ class FileSource:
     """A local file; use as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        self._file: BufferedReader = open(path, "rb")  # noqa: SIM115 - closed by __exit__
+        self._file = BufferedReader(FileIO(path))
         self.size = os.fstat(self._file.fileno()).st_size
 
     def __enter__(self) -> FileSource:

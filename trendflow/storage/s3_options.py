@@ -7,12 +7,16 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from obstore.exceptions import BaseError, UnknownConfigurationKeyError
 from obstore.store import S3Store
 
 from trendflow.contracts.errors import TrendFlowError
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
 
 REQUEST_TIMEOUT = timedelta(seconds=60)
 
@@ -39,7 +43,7 @@ def open_s3(bucket: str, prefix: str, options: Mapping[str, str]) -> S3Store:
         return S3Store(
             bucket,
             prefix=prefix or None,
-            config=config,  # type: ignore[arg-type]  # names are checked by obstore at run time
+            config=cast("S3Config", config),  # which names there are, the client itself checks below
             client_options={"timeout": REQUEST_TIMEOUT, "allow_http": (endpoint or "").lower().startswith("http://")},
             retry_config={"max_retries": 0},
         )

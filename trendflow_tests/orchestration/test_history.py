@@ -41,8 +41,11 @@ def test_others_see_a_run_while_its_recorder_is_still_open(recorder: DagsterInst
     run_id = materialize([something], instance=recorder).run_id
     with DagsterInstance.get() as other:
         assert other.get_dynamic_partitions(VIDEO_RUNS) == ["a/b"]
-        assert other.get_run_by_id(run_id).is_success  # type: ignore[union-attr]
-        assert other.get_latest_materialization_event(something.key).run_id == run_id  # type: ignore[union-attr]
+        run, event = other.get_run_by_id(run_id), other.get_latest_materialization_event(something.key)
+        assert run is not None
+        assert run.is_success
+        assert event is not None
+        assert event.run_id == run_id
         mine = [entry.message for entry in recorder.all_logs(run_id)]
         assert [entry.message for entry in other.all_logs(run_id)] == mine
         assert len(mine) > 5

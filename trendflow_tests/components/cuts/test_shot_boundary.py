@@ -60,7 +60,7 @@ def test_every_frame_is_read_with_context_on_both_sides(frames: int, batch: int)
     """The value of frame i must come from the middle half of a window, wherever that window lies in a batch."""
     model = StandIn(lambda numbers: (numbers % 97) / 97)
     thumbs = numbered(np.zeros((frames, 27, 48, 3), np.uint8))
-    got = transition_probability(model, thumbs, BatchRunner(batch_size=batch))  # type: ignore[arg-type]
+    got = transition_probability(model, thumbs, BatchRunner(batch_size=batch))
     np.testing.assert_allclose(got, (np.arange(frames) % 97) / 97, rtol=1e-6)
     assert len(model.windows) == -(-frames // 50)
     for i, window in enumerate(model.windows):
@@ -69,7 +69,7 @@ def test_every_frame_is_read_with_context_on_both_sides(frames: int, batch: int)
 
 def test_logits_pass_the_logistic_function() -> None:
     model = StandIn(lambda numbers: np.log(0.3 / 0.7) + 0.0 * numbers, activation="sigmoid")
-    got = transition_probability(model, np.zeros((10, 27, 48, 3), np.uint8), BatchRunner())  # type: ignore[arg-type]
+    got = transition_probability(model, np.zeros((10, 27, 48, 3), np.uint8), BatchRunner())
     np.testing.assert_allclose(got, 0.3, rtol=1e-6)
 
 
