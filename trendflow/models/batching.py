@@ -27,7 +27,8 @@ class BatchRunner:
     pause_s: float = 2.0
     oom_retries: int = 0
     effective_batch_size: int | None = None
-    attempts: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[dict[str, int]] = field(default_factory=list)
+    """Every batch that did not fit: its size and its first unit."""
 
     def run(self, units: int, work: Callable[[int, int], T], max_batch: int) -> list[T]:
         """Call `work(start, stop)` until all units are done; returns its results in order."""
@@ -42,10 +43,13 @@ class BatchRunner:
             except TrendFlowError as exc:
                 # The last slice may be smaller than the batch; what failed is the slice.
                 failed = stop - start
-                smaller = [step for step in ladder if step < failed]
-                if exc.error_code != "out_of_memory" or not smaller:
+                if exc.error_code != "out_of_memory":
                     raise
-                self.attempts.append({"batch": failed, "unit": start, "error_code": exc.error_code})
+                self.attempts.append({"batch": failed, "unit": start})
+                smaller = [step for step in ladder if step < failed]
+                if not smaller:
+                    exc.detail["oom_attempts"] = list(self.attempts)
+                    raise
                 self.oom_retries += 1
                 ladder = smaller
                 log.warning("out of memory at batch %d; continuing with batch %d", failed, ladder[0])

@@ -59,9 +59,10 @@ def test_a_short_last_batch_is_reduced_from_its_own_size() -> None:
 
 def test_failure_at_one_unit_is_final() -> None:
     device = Device(0)
-    with pytest.raises(TrendFlowError, match="out_of_memory"):
+    with pytest.raises(TrendFlowError, match="out_of_memory") as caught:
         BatchRunner(8, pause_s=0).run(8, device, 8)
     assert device.sizes == [8, 4, 2, 1]
+    assert caught.value.detail["oom_attempts"] == [{"batch": size, "unit": 0} for size in (8, 4, 2, 1)]
 
 
 def test_other_errors_are_not_retried() -> None:
