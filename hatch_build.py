@@ -8,7 +8,15 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-DATA = ("component_graph.yaml", "dagster.yaml", "models", "samples", "schemas", "workspace.yaml")
+DATA = (
+    "component_graph.yaml",
+    "dagster.yaml",
+    "models",
+    "requirements-triton.txt",
+    "samples",
+    "schemas",
+    "workspace.yaml",
+)
 
 
 class WheelData(BuildHookInterface):

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from benchmarks.common import REPO, Row
 
-LIBRARIES = ("av", "dagster", "librosa", "numpy", "onnxruntime", "opencv-python-headless", "pyloudnorm")
-BENCHMARKS = ("segmenter", "overhead", "memory", "components", "libraries", "npz")
+LIBRARIES = ("av", "dagster", "librosa", "numpy", "onnxruntime", "opencv-python-headless", "pyloudnorm", "tritonclient")
+BENCHMARKS = ("segmenter", "overhead", "memory", "components", "libraries", "npz", "triton")
 
 
 def table(rows: list[Row]) -> Table:

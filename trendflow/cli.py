@@ -23,9 +23,11 @@ app = typer.Typer(
 schemas_app = typer.Typer(help="The machine schemas of everything that is stored.", no_args_is_help=True)
 models_app = typer.Typer(help="The models: what there is, whether the weights are in order.", no_args_is_help=True)
 components_app = typer.Typer(help="The components: what they measure and how.", no_args_is_help=True)
+triton_app = typer.Typer(help="The model server: models executed outside the worker processes.", no_args_is_help=True)
 app.add_typer(components_app, name="components")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(models_app, name="models")
+app.add_typer(triton_app, name="triton")
 
 # YouTube ids may begin with '-': such a run key is an argument, not a row of options.
 _RUN_KEYS = {"ignore_unknown_options": True}
@@ -163,6 +165,18 @@ def explain(run_key: RunKey, component: Annotated[str, typer.Argument(help="A co
 
 
 @app.command()
+def costs(
+    component: Annotated[str | None, typer.Argument(help="One component; default all.")] = None,
+    parts: Annotated[bool, typer.Option("--parts", help="Show the phases of each component.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What the components cost on this kind of machine, as measured by the runs of this store."""
+    from trendflow.commands.costs import costs as run
+
+    raise typer.Exit(run(component, parts, as_json))
+
+
+@app.command()
 def doctor() -> None:
     """Check that this installation can process videos."""
     from trendflow.commands.upkeep import doctor as run
@@ -283,6 +297,47 @@ def models_licences(
     from trendflow.commands.models import licences
 
     raise typer.Exit(licences(output))
+
+
+Profile = Annotated[str | None, typer.Option(help="Profile of component_graph.yaml.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port on loopback; default is a free one.")]
+
+
+@triton_app.command("up")
+def triton_up(
+    profile: Profile = None, http_port: Port = None, grpc_port: Port = None, metrics_port: Port = None
+) -> None:
+    """Start a Triton server with the models of a profile. The first time it installs the server, without root."""
+    from trendflow.commands.triton import up
+
+    raise typer.Exit(up(profile, {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}))
+
+
+@triton_app.command("down")
+def triton_down() -> None:
+    """End the server that `up` started."""
+    from trendflow.commands.triton import down
+
+    raise typer.Exit(down())
+
+
+@triton_app.command("status")
+def triton_status() -> None:
+    """Say where the server is and which models are ready."""
+    from trendflow.commands.triton import status
+
+    raise typer.Exit(status())
+
+
+@triton_app.command("repository")
+def triton_repository(
+    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; what is there is replaced.")],
+    profile: Profile = None,
+) -> None:
+    """Write the model repository of a profile for Triton's container images."""
+    from trendflow.commands.triton import repository
+
+    raise typer.Exit(repository(output, profile))
 
 
 def main() -> None:

@@ -32,6 +32,12 @@ class Settings(BaseSettings):
     store_options: dict[str, str] = Field(default_factory=dict, description="S3 endpoint, region, credentials.")
     graph_file: Path | None = Field(None, description="component_graph.yaml; default is the one shipped.")
     profile: str = Field("starter", description="Profile used when a submission names none.")
+    triton_url: str | None = Field(
+        None, description="host:port of a Triton server (gRPC); default is the one `trendflow triton up` started."
+    )
+    triton_env: Path | None = Field(
+        None, description="Virtual environment of the Triton server; default is made in <home>/triton/env."
+    )
 
     min_duration_sec: float = Field(5.0, gt=0)
     max_duration_sec: float = Field(1200.0, gt=0)
@@ -40,7 +46,7 @@ class Settings(BaseSettings):
     batch_size: int = Field(8, ge=1, description="Upper bound of a micro-batch.")
     onnx_threads: int = Field(0, ge=0, description="Threads per model; 0 lets the runtime decide.")
 
-    @field_validator("home", "models", "graph_file")
+    @field_validator("home", "models", "graph_file", "triton_env")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
@@ -56,6 +62,10 @@ class Settings(BaseSettings):
     @property
     def models_dir(self) -> Path:
         return self.models or self.home / "models"
+
+    @property
+    def triton_dir(self) -> Path:
+        return self.home / "triton"
 
     @property
     def dagster_home(self) -> Path:

@@ -23,7 +23,9 @@ import numpy as np  # noqa: E402  (numpy reads the thread variables above)
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-pytest_plugins = ["trendflow_tests.s3"] if (REPO / "trendflow_tests" / "s3.py").exists() else []
+pytest_plugins = [
+    f"trendflow_tests.{name}" for name in ("s3", "triton") if (REPO / f"trendflow_tests/{name}.py").exists()
+]
 
 # Wall-clock deadlines fail on a busy machine. By default every run tries the same examples, so that a failure belongs
 # to the change that made it; `HYPOTHESIS_PROFILE=explore` looks for new ones.

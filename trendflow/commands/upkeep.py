@@ -32,6 +32,7 @@ def doctor() -> int:
         ("component graph", lambda: _graph(settings)),
         ("object store", lambda: _store(settings)),
         ("model weights", lambda: _weights(settings)),
+        ("model server", lambda: _server(settings)),
         ("free disk", lambda: _disk(settings)),
     ]
     first: TrendFlowError | None = None
@@ -99,7 +100,7 @@ def _weights(settings: Settings) -> str:
     from trendflow.models.inventory import list_models
 
     listing = list_models(load_catalogue(), settings.models_dir)
-    profile = _profile_models(settings)
+    profile = _local_models(settings)
     bad = [row.name for row in listing.entries if row.name in profile and row.digest_state != "present"]
     if bad:
         raise TrendFlowError(
@@ -108,10 +109,24 @@ def _weights(settings: Settings) -> str:
     return f"{len(profile)} models of profile {settings.profile} verified"
 
 
-def _profile_models(settings: Settings) -> set[str]:
+def _local_models(settings: Settings) -> set[str]:
+    """The models that this process itself would load."""
     from trendflow.orchestration.deployment import open_deployment
 
-    return set(open_deployment(settings).graph.profile(settings.profile).models.values())
+    profile = open_deployment(settings).graph.profile(settings.profile)
+    return {name for role, name in profile.models.items() if profile.runtimes.get(role) != "triton"}
+
+
+def _server(settings: Settings) -> str:
+    from trendflow.models.resolve import entry_for_role
+    from trendflow.orchestration.deployment import open_deployment
+
+    deployment = open_deployment(settings)
+    profile = deployment.graph.profile(settings.profile)
+    served = [role for role, runtime in profile.runtimes.items() if runtime == "triton"]
+    for role in served:
+        deployment.triton.require(entry_for_role(deployment.catalogue, profile.models, profile.runtimes, role))
+    return f"{len(served)} roles of profile {settings.profile} ready" if served else "not needed"
 
 
 def _disk(settings: Settings) -> str:

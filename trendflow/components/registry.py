@@ -215,6 +215,8 @@ def _check_models(profile: Profile, catalogue: Catalogue) -> None:
             raise fault(line, f"profile {profile.name!r}: the catalogue has no model {name!r}.")
         if role not in catalogue.entries[name].roles:
             raise fault(line, f"profile {profile.name!r}: the model {name} does not serve the role {role!r}.")
+        if profile.runtimes.get(role) == "triton" and not catalogue.entries[name].is_servable:
+            raise fault(line, f"profile {profile.name!r}: a Triton server cannot execute the model {name}.")
 
 
 def _compare(node: ComponentNode, spec: ComponentSpec) -> None:

@@ -17,10 +17,11 @@ from trendflow.contracts.graph_checks import (
     Reader,
     fault,
     read_document,
+    read_models,
     read_policy,
     read_resources,
 )
-from trendflow.contracts.vocab import COMPONENT_KINDS
+from trendflow.contracts.vocab import COMPONENT_KINDS, Runtime
 
 GRAPH_VERSION = "component_graph_v1"
 SEGMENTER = "segmenter"
@@ -104,6 +105,8 @@ class Profile:
     line: int
     model_lines: Mapping[str, int] = field(default_factory=dict, compare=False)
     """Line that maps each role, in this profile or in the one it extends."""
+    runtimes: Mapping[str, Runtime] = field(default_factory=dict)
+    """Roles whose model another runtime executes than the catalogue entry says."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +251,7 @@ def _profile(name: str, reader: Reader, graph: Mapping[str, ComponentNode], base
             raise entry.fail("no such component.")
         components[component] = _enabled(entry, graph[component])
     models = reader.child("models", {})
+    entries, runtimes = read_models(models)
     policy = read_policy(reader.child("policy", {}))
 
     def version(key: str) -> str:
@@ -257,13 +261,16 @@ def _profile(name: str, reader: Reader, graph: Mapping[str, ComponentNode], base
         name=name,
         description=reader.get("description", str),
         components=components,
-        models={**(base.models if base else {}), **models.strings()},
+        models={**(base.models if base else {}), **entries},
         policy={**(base.policy if base else {}), **policy},
         sampling_policy_version=version("sampling_policy_version"),
         prompts_version=version("prompts_version"),
         thresholds_version=version("thresholds_version"),
         line=reader.line,
         model_lines={**(base.model_lines if base else {}), **models.key_lines()},
+        # A role that is mapped anew says anew where it runs.
+        runtimes={role: name for role, name in (base.runtimes if base else {}).items() if role not in entries}
+        | runtimes,
     )
     reader.done()
     _check_profile(profile, reader, graph)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from types import NoneType
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.vocab import RUNTIMES, Runtime
 
 AUDIO_FAMILIES = frozenset(
     {
@@ -184,6 +185,25 @@ def read_resources(reader: Reader) -> dict[str, Any]:
             raise reader.fail(f"{key!r} must be a {'non-negative' if zero_allowed else 'positive'} number.", key)
     reader.done()
     return dict(reader.value)
+
+
+def read_models(reader: Reader) -> tuple[dict[str, str], dict[str, Runtime]]:
+    """Role → catalogue entry, and role → runtime where a profile wants another than the entry's own.
+
+    A role is mapped by a name, or by `{entry: <name>, runtime: inprocess | triton}`.
+    """
+    entries: dict[str, str] = {}
+    runtimes: dict[str, Runtime] = {}
+    for role in reader.value:
+        found = reader.get(role, (str, dict))
+        if isinstance(found, str):
+            entries[role] = found
+            continue
+        mapped = reader.child(role)
+        entries[role] = str(mapped.get("entry", str))
+        runtimes[role] = cast(Runtime, mapped.choice("runtime", RUNTIMES))
+        mapped.done()
+    return entries, runtimes
 
 
 def read_policy(reader: Reader) -> dict[str, bool]:

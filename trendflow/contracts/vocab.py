@@ -8,10 +8,13 @@ ArtifactStatus = Literal["ok", "empty", "error"]
 PlatformId = Literal["youtube", "upload"]
 ComponentKind = Literal["segmenter", "core", "module", "audio", "text", "dataset", "other"]
 RetentionClass = Literal["derived", "frames", "raw_text"]
+Runtime = Literal["inprocess", "triton"]
+"""What executes a model: the process that needs it, or a model server."""
 
 ARTIFACT_STATUSES: frozenset[str] = frozenset(get_args(ArtifactStatus))
 PLATFORM_IDS: frozenset[str] = frozenset(get_args(PlatformId))
 COMPONENT_KINDS: frozenset[str] = frozenset(get_args(ComponentKind))
+RUNTIMES: frozenset[str] = frozenset(get_args(Runtime))
 RETENTION_CLASSES: frozenset[str] = frozenset(get_args(RetentionClass))
 
 EMPTY_REASONS: frozenset[str] = frozenset(

@@ -19,6 +19,7 @@ from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.canonical import digest_of
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
+from trendflow.contracts.vocab import Runtime
 from trendflow.models.tensors import TensorSpec
 
 CATALOGUE_VERSION = "model_catalogue_v1"
@@ -153,7 +154,7 @@ class CatalogueEntry(ModelFacts):
     status: Literal["candidate", "model_trial", "model_core", "analytical", "deprecated"]
     files: tuple[WeightsFile, ...]
     source: Source
-    runtime: Literal["inprocess", "triton"]
+    runtime: Runtime
     engine: Literal["onnx", "torch", "tensorrt", "ctranslate2", "tflite", "algorithm"]
     precision: Literal["fp32", "fp16", "int8"]
     device_policy: Literal["cpu", "cuda"]
@@ -178,6 +179,15 @@ class CatalogueEntry(ModelFacts):
     def folder(self) -> str:
         """Folder of the entry below the models directory; a new version never overwrites an old one."""
         return f"{self.name}/{self.version}"
+
+    @property
+    def is_servable(self) -> bool:
+        """Whether a Triton server can execute it at all."""
+        return self.engine in ("onnx", "tensorrt")
+
+    def on(self, runtime: Runtime) -> Self:
+        """The same weights, executed by another runtime; that is a different model for every signature."""
+        return self if runtime == self.runtime else self.model_copy(update={"runtime": runtime})
 
     @property
     def is_test_only(self) -> bool:

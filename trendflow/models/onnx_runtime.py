@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.models.allocation import is_allocation_failure
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.loaded import LoadedModel
 from trendflow.models.tensor_checks import check_inputs, check_outputs
@@ -28,8 +29,6 @@ _ORT_DTYPES = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
-# onnxruntime has no exception type for a failed allocation; these are the words of its allocators.
-_ALLOCATION_WORDS = ("failed to allocate memory", "bad_alloc", "bad allocation", "out of memory", "cuda failure 2:")
 
 
 class OnnxHandle(LoadedModel):
@@ -150,8 +149,7 @@ def _check_tensors(
 
 
 def _is_allocation_failure(exc: Exception) -> bool:
-    text = str(exc).lower()
-    return isinstance(exc, MemoryError) or any(word in text for word in _ALLOCATION_WORDS)
+    return isinstance(exc, MemoryError) or is_allocation_failure(str(exc))
 
 
 def _raise_inference_error(entry: CatalogueEntry, batch: int | None, exc: Exception) -> NoReturn:

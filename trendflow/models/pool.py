@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.interface import ModelHandle
 from trendflow.models.store import WeightsStore
 
-_Key = tuple[str, str, str, str]
+if TYPE_CHECKING:
+    from trendflow.models.triton.connection import TritonConnection
+
+_Key = tuple[str, str, str, str, str]
 
 
 class LoadedModel(ModelHandle, Protocol):
@@ -22,11 +26,14 @@ class LoadedModel(ModelHandle, Protocol):
 
 
 class ModelPool:
-    """Handles by (entry, version, weights, device)."""
+    """Handles by (entry, version, weights, runtime, device). `triton` gives the server of entries that run on one."""
 
-    def __init__(self, models_dir: Path, threads: int = 0) -> None:
+    def __init__(
+        self, models_dir: Path, threads: int = 0, triton: Callable[[], TritonConnection] | None = None
+    ) -> None:
         self._store = WeightsStore(models_dir)
         self._threads = threads
+        self._triton = triton
         self._handles: dict[_Key, LoadedModel] = {}
         self._lock = threading.Lock()
 
@@ -35,14 +42,14 @@ class ModelPool:
 
         `device` defaults to the entry's policy; another class than the policy is refused (`device_unavailable`),
         because results of different devices are not comparable. Raises what `WeightsStore.verify` and the `load` of
-        the handle raise, and `dependency_missing` for an engine this release does not run.
+        the handle raise, and `dependency_missing` for an engine this release does not run or a server nobody named.
         """
         device = device or entry.device_policy
         if device.partition(":")[0] != entry.device_policy:
             raise TrendFlowError(
                 "device_unavailable", f"{entry.name} is meant for {entry.device_policy}, not {device}.", device=device
             )
-        key = (entry.name, entry.version, entry.weights_digest, device)
+        key = (entry.name, entry.version, entry.weights_digest, entry.runtime, device)
         with self._lock:  # one load at a time: two threads must not both pay the memory of one model
             if key not in self._handles:
                 self._handles[key] = self._load(entry, device)
@@ -60,6 +67,8 @@ class ModelPool:
             from trendflow.models.opencv_flow import DisFlowHandle
 
             return DisFlowHandle.load(entry, device, self._threads)
+        if entry.runtime == "triton" and self._triton is not None:
+            return self._served(entry, device, self._triton())
         if (entry.runtime, entry.engine) != ("inprocess", "onnx"):
             raise TrendFlowError(
                 "dependency_missing",
@@ -71,9 +80,17 @@ class ModelPool:
 
         paths = self._store.verify(entry)
         names = [file.path for file in entry.files]
-        if TOKENIZER in names:
-            return TextEncoderHandle.load(entry, dict(zip(names, paths, strict=True)), device, self._threads)
-        return OnnxHandle.load(entry, paths[0], device, self._threads)
+        model = OnnxHandle.load(entry, paths[0], device, self._threads)
+        return TextEncoderHandle.load(model, paths[names.index(TOKENIZER)]) if TOKENIZER in names else model
+
+    def _served(self, entry: CatalogueEntry, device: str, connection: TritonConnection) -> LoadedModel:
+        from trendflow.models.text_encoder import TOKENIZER, TextEncoderHandle
+        from trendflow.models.triton.runtime import TritonHandle
+
+        companions = self._store.verify_companions(entry)
+        model = TritonHandle.load(entry, device, connection)
+        tokenizers = [path for path in companions if path.name == TOKENIZER]
+        return TextEncoderHandle.load(model, tokenizers[0]) if tokenizers else model
 
 
 @functools.cache

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.vocab import Runtime
 from trendflow.models.catalogue import Catalogue, CatalogueEntry
 from trendflow.models.store import WeightsStore
 
@@ -25,10 +26,15 @@ class ResolvedModel:
     def used(self) -> ModelUsed:
         return self.entry.model_used(self.device)
 
+    @property
+    def runtime(self) -> str:
+        return self.entry.runtime
+
     def as_row(self) -> dict[str, str]:
         """The value of this role in `manifest.run.resolved_models`."""
         return {
             "entry": self.entry.name,
+            "runtime": self.runtime,
             "engine": self.engine,
             "precision": self.precision,
             "device": self.device,
@@ -41,23 +47,31 @@ def resolve_models(
     roles_needed: Iterable[str],
     models_dir: Path,
     *,
+    runtimes: Mapping[str, Runtime] | None = None,
+    require_served: Callable[[CatalogueEntry], None] | None = None,
     production: bool = False,
 ) -> dict[str, ResolvedModel]:
     """Map each needed role to its entry, with weights verified and the device present.
 
-    `mapping` is the profile's role → entry name. Raises `config_invalid` (role unknown or unmapped, entry does not
-    serve the role, test-only weights, or weights whose licence forbids production use when `production`),
-    `model_not_found`, `weights_missing` or `device_unavailable`.
+    `mapping` is the profile's role → entry name, `runtimes` the roles it gives another runtime than the entry's own.
+    A model on a server is proven by `require_served`, which raises what `TritonConnection.require` does; its weights
+    and its device are the server's. Raises `config_invalid` (role unknown or unmapped, entry does not serve the role,
+    test-only weights, or weights whose licence forbids production use when `production`), `model_not_found`,
+    `weights_missing`, `device_unavailable` or `dependency_missing` (a server is needed and nobody named one).
     """
     from trendflow.models.onnx_runtime import require_device
 
     store = WeightsStore(models_dir)
     resolved: dict[str, ResolvedModel] = {}
     for role in sorted(set(roles_needed)):
-        entry = _entry_of(catalogue, mapping, role)
+        entry = entry_for_role(catalogue, mapping, runtimes or {}, role)
         _require_licence(entry, role, production)
-        require_device(entry.device_policy)
-        store.verify(entry)
+        if entry.runtime == "triton":
+            store.verify_companions(entry)
+            _require_server(entry, require_served)
+        else:
+            require_device(entry.device_policy)
+            store.verify(entry)
         resolved[role] = ResolvedModel(entry, entry.engine, entry.precision, entry.device_policy)
     return resolved
 
@@ -87,7 +101,10 @@ def _signature_order(model: ModelUsed) -> tuple[str, ...]:
     )
 
 
-def _entry_of(catalogue: Catalogue, mapping: Mapping[str, str], role: str) -> CatalogueEntry:
+def entry_for_role(
+    catalogue: Catalogue, mapping: Mapping[str, str], runtimes: Mapping[str, Runtime], role: str
+) -> CatalogueEntry:
+    """The entry a profile maps to a role, on the runtime it names. Raises `config_invalid` and `model_not_found`."""
     offered = catalogue.for_role(role)
     if role not in mapping:
         reason = catalogue.roles[role].without_entry or f"Entries that serve it: {[entry.name for entry in offered]}."
@@ -97,7 +114,15 @@ def _entry_of(catalogue: Catalogue, mapping: Mapping[str, str], role: str) -> Ca
         raise TrendFlowError(
             "config_invalid", f"The model {entry.name} does not serve the role {role!r}.", role=role, entry=entry.name
         )
-    return entry
+    return entry.on(runtimes.get(role, entry.runtime))
+
+
+def _require_server(entry: CatalogueEntry, require_served: Callable[[CatalogueEntry], None] | None) -> None:
+    if require_served is None:
+        raise TrendFlowError(
+            "dependency_missing", f"{entry.name} runs on a model server, and none is known here.", kind="triton"
+        )
+    require_served(entry)
 
 
 def _require_licence(entry: CatalogueEntry, role: str, production: bool) -> None:

@@ -60,8 +60,15 @@ class WeightsStore:
 
     def verify(self, entry: CatalogueEntry) -> list[Path]:
         """Paths of all files of the entry, digests checked. Raises `weights_missing`."""
+        return self._verified(entry, entry.files)
+
+    def verify_companions(self, entry: CatalogueEntry) -> list[Path]:
+        """Paths of the files beside the model, such as a tokenizer: all that a client of a model server needs."""
+        return self._verified(entry, entry.files[1:])
+
+    def _verified(self, entry: CatalogueEntry, files: tuple[WeightsFile, ...]) -> list[Path]:
         paths = []
-        for file in entry.files:
+        for file in files:
             state = self.state(entry, file)
             if state != "present":
                 problem = "is absent" if state == "missing" else "is not the file the catalogue pins"

@@ -1,4 +1,4 @@
-"""A text encoder: its own tokenizer in front of an ONNX model, its own pooling behind it.
+"""A text encoder: its own tokenizer in front of a loaded model, its own pooling behind it.
 
 Which tokenizer, how long a chunk is, by how much chunks overlap and how token vectors become one vector are facts of
 the catalogue entry. Components hand over text and get vectors; tokens never leave this module's types.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
-from trendflow.models.onnx_runtime import OnnxHandle
+from trendflow.models.interface import ModelHandle
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,10 +29,18 @@ TOKENIZER = "tokenizer.json"
 _INPUTS = ("input_ids", "attention_mask")
 
 
+class EncoderModel(ModelHandle, Protocol):
+    """What turns token ids into token vectors."""
+
+    def describe(self) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
+
 class TextEncoderHandle:
     """A loaded text encoder; implements `TextEncoder`. Safe to use from several threads."""
 
-    def __init__(self, model: OnnxHandle, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: EncoderModel, tokenizer: Tokenizer) -> None:
         entry = model.entry
         self._model = model
         self._tokenizer = tokenizer
@@ -45,13 +53,12 @@ class TextEncoderHandle:
         self._overlap = _count(entry, "chunk_overlap", 0, self._chunk - 1)
 
     @classmethod
-    def load(cls, entry: CatalogueEntry, paths: Mapping[str, Path], device: str, threads: int = 0) -> TextEncoderHandle:
-        """Load verified files of `entry`, by their path inside the entry.
+    def load(cls, model: EncoderModel, tokenizer: Path) -> TextEncoderHandle:
+        """Put a verified tokenizer file in front of a loaded model, whichever runtime executes that.
 
-        Raises what `OnnxHandle.load` raises, and `model_load_failed` for a tokenizer that cannot be read.
+        Raises `model_load_failed` for a tokenizer that cannot be read.
         """
-        tokenizer = _read_tokenizer(entry, paths[TOKENIZER])
-        return cls(OnnxHandle.load(entry, paths[entry.files[0].path], device, threads), tokenizer)
+        return cls(model, _read_tokenizer(model.entry, tokenizer))
 
     @property
     def entry(self) -> CatalogueEntry:

@@ -28,7 +28,9 @@ from trendflow.contracts.graph import ComponentNode
 from trendflow.contracts.keys import code_version, data_version, model_signature
 from trendflow.contracts.manifest import find_row
 from trendflow.media import worker
+from trendflow.models.resolve import entry_for_role
 from trendflow.orchestration.checks import DESCRIPTION, VALID, check_stored
+from trendflow.orchestration.costs import record_costs
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.inputs import drop_scratch
 from trendflow.orchestration.metadata import report_metadata, result_metadata, run_metadata
@@ -52,9 +54,9 @@ Results = Iterator[MaterializeResult[Any] | AssetCheckResult]
 def planned_code_version(deployment: Deployment, node: ComponentNode) -> str:
     """producer_version + schema_version + signature of the models the default profile maps."""
     spec = deployment.registry[node.name].spec
-    mapping = deployment.graph.profile(deployment.settings.profile).models
-    roles = [role for role in (*node.required_roles, *node.optional_roles) if role in mapping]
-    entries = [deployment.catalogue[mapping[role]] for role in roles]
+    profile = deployment.graph.profile(deployment.settings.profile)
+    roles = [role for role in (*node.required_roles, *node.optional_roles) if role in profile.models]
+    entries = [entry_for_role(deployment.catalogue, profile.models, profile.runtimes, role) for role in roles]
     signature = model_signature(entry.model_used(entry.device_policy) for entry in entries)
     return code_version(spec.producer_version, node.schema_version, signature)
 
@@ -130,6 +132,7 @@ def build_assets(deployment: Deployment) -> AssetsDefinition:
                     yield from _component(context, run, node)
             yield from _close(context, run, selected)
         finally:
+            record_costs(run)
             drop_scratch(run)
 
     return video_run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from trendflow.components.registry import Registry, load_registry
 from trendflow.config import Settings
@@ -16,6 +17,9 @@ from trendflow.storage.artifact_index import ArtifactIndex
 from trendflow.storage.object_store import ObjectStore
 from trendflow.storage.result_store import ResultStore
 from trendflow.storage.retry import OPENING
+
+if TYPE_CHECKING:
+    from trendflow.models.triton.connection import TritonConnection
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +61,15 @@ class Deployment:
 
     @cached_property
     def pool(self) -> ModelPool:
-        return ModelPool(self.settings.models_dir, threads=self.settings.onnx_threads)
+        return ModelPool(self.settings.models_dir, self.settings.onnx_threads, lambda: self.triton)
+
+    @cached_property
+    def triton(self) -> TritonConnection:
+        """The model server, found when it is first needed and again after it was lost."""
+        from trendflow.models.triton.connection import TritonConnection
+        from trendflow.models.triton.server import endpoint
+
+        return TritonConnection(lambda: endpoint(self.settings.triton_url, self.settings.triton_dir))
 
 
 _opened: dict[str, Deployment] = {}

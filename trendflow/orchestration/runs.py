@@ -49,6 +49,8 @@ class RunContext:
     refuted: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Index entries, by key, that were looked at and cannot be used."""
     clock: RunClock = field(default_factory=RunClock)
+    costs: list[dict[str, Any]] = field(default_factory=list)
+    """Rows for the cost registry, noted while this process executes the run."""
 
     @property
     def run_path(self) -> str:
@@ -112,11 +114,18 @@ class RunContext:
 
 
 def resolve_profile(deployment: Deployment, profile: str) -> dict[str, ResolvedModel]:
-    """The models a profile needs, with digests and devices checked. Raises what `resolve_models` raises."""
+    """The models a profile needs, with digests, devices and servers checked. Raises what `resolve_models` raises."""
     nodes = deployment.graph.enabled(profile)
-    models = deployment.graph.profile(profile).models
+    chosen = deployment.graph.profile(profile)
     roles = {role for node in nodes for role in (*node.required_roles, *node.optional_roles)}
-    return resolve_models(deployment.catalogue, models, sorted(roles & set(models)), deployment.settings.models_dir)
+    return resolve_models(
+        deployment.catalogue,
+        chosen.models,
+        sorted(roles & set(chosen.models)),
+        deployment.settings.models_dir,
+        runtimes=chosen.runtimes,
+        require_served=lambda entry: deployment.triton.require(entry),
+    )
 
 
 def make_identity(deployment: Deployment, platform_id: str, video_id: str, run_id: str, profile: str) -> RunIdentity:

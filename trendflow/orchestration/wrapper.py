@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from trendflow.components.base import ComponentInputs
 from trendflow.contracts.artifact import Artifact
 from trendflow.contracts.canonical import content_digest, utc_now
 from trendflow.contracts.errors import TrendFlowError, as_typed
@@ -32,6 +33,7 @@ from trendflow.contracts.meta import build_meta, error_meta, restamp_meta
 from trendflow.contracts.schema import validate_artifact
 from trendflow.orchestration import cache, inputs, segmenter_step
 from trendflow.orchestration.cache import stem_of
+from trendflow.orchestration.costs import PeakRss, note_cost
 from trendflow.orchestration.limits import ended_the_run, time_limit
 from trendflow.orchestration.progress import ProgressEvent, emit
 from trendflow.orchestration.runs import RunContext
@@ -42,6 +44,8 @@ log = logging.getLogger(__name__)
 
 # Waits before a repetition of a whole component (seconds); storage and network calls have their own.
 RETRY_WAITS = (1.0, 2.0, 4.0)
+# A model server is back within a second or stays away; its requests have no repetition of their own.
+MODEL_SERVER_WAIT = 1.0
 LOW_VALID_NAN_SHARE = 0.6
 
 
@@ -58,7 +62,9 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
     while True:
         stamper = Stamper(run, component, started, started_at, retries)
         try:
-            finished = _attempt(run, component, stamper)
+            with PeakRss() as memory:
+                finished = _attempt(run, component, stamper)
+            note_cost(run, finished, memory.peak_mb)
             break
         except KeyboardInterrupt:
             raise
@@ -67,7 +73,7 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
             if error.error_code == "internal_error":
                 log_failure(component, exc)
             if retries < error.rule.max_retries and not (is_exhausted(error) or ended_the_run(error)):
-                wait = RETRY_WAITS[min(retries, len(RETRY_WAITS) - 1)] * random.uniform(1.0, 1.25)
+                wait = _wait(error, retries)
                 retries += 1
                 log.warning("retry component=%s error_code=%s attempt=%d", component, error.error_code, retries)
                 sleep(wait)
@@ -77,6 +83,13 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
     outcome = finished.status if finished.origin == "computed" else finished.origin
     emit(ProgressEvent(component, "done", outcome=outcome))
     return finished
+
+
+def _wait(error: TrendFlowError, retries: int) -> float:
+    """Seconds before the next attempt, after `retries` of them."""
+    if error.error_code in ("triton_unavailable", "triton_timeout"):
+        return MODEL_SERVER_WAIT
+    return RETRY_WAITS[min(retries, len(RETRY_WAITS) - 1)] * random.uniform(1.0, 1.25)
 
 
 def log_failure(component: str, exc: BaseException) -> None:
@@ -101,9 +114,7 @@ def _attempt(run: RunContext, component: str, stamper: Stamper) -> Finished:
         raise TrendFlowError("config_invalid", f"{component} has no code.")
     component_inputs = inputs.build_inputs(run, component, manifest)
     artifact = limit.enforce(lambda: module.run(component_inputs))
-    segmenter = component_inputs.upstream.get(segmenter_step.NAME)
-    total_frames = None if segmenter is None else len(segmenter.arrays["union_timestamps_sec"])
-    return stamper.computed(artifact, parts, component_inputs.runner.record(), total_frames)
+    return stamper.computed(artifact, parts, component_inputs)
 
 
 class Stamper:
@@ -136,10 +147,9 @@ class Stamper:
         self,
         artifact: Artifact,
         parts: cache.KeyParts,
-        batching: dict[str, Any] | None = None,
-        total_frames: int | None = None,
+        given: ComponentInputs | None = None,
     ) -> Finished:
-        """Stamp and validate a fresh artifact. `total_frames` is the union size that frame indices point into.
+        """Stamp and validate a fresh artifact; `given` is what the component got, None for the Segmenter.
 
         Raises `artifact_validation_failed`.
         """
@@ -158,7 +168,7 @@ class Stamper:
         created_at = utc_now()
         stamped = {}
         for stem, member in members.items():
-            stamped[stem] = self._stamp(stem, member, schemas[stem], parts, created_at, batching, total_frames)
+            stamped[stem] = self._stamp(stem, member, schemas[stem], parts, created_at, given)
         return self._finished(stamped, "computed", artifact.notes)
 
     def _stamp(
@@ -168,8 +178,7 @@ class Stamper:
         schema_version: str,
         parts: cache.KeyParts,
         created_at: str,
-        batching: dict[str, Any] | None,
-        total_frames: int | None,
+        given: ComponentInputs | None,
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         run = self.run
         arrays = {name: np.asarray(array) for name, array in artifact.arrays.items()}
@@ -177,12 +186,10 @@ class Stamper:
             run, schema_version, arrays, artifact.meta.get("absent_features", {})
         ):
             artifact = replace(artifact, warnings=tuple(dict.fromkeys((*artifact.warnings, "low_valid_ratio"))))
-        optional: dict[str, Any] = {}
-        if batching is not None and artifact.models_used:
-            optional["batching"] = batching
+        total_frames = None if given is None else _union_size(given)
+        optional = _reference_meta(parts) | _execution_meta(given, artifact)
         if total_frames is not None and "frame_indices" in arrays:
             optional["total_frames"] = total_frames  # the bound that later checks hold the indices against
-        optional |= _reference_meta(parts)
         meta = build_meta(
             run.identity,
             artifact,
@@ -232,6 +239,23 @@ class Stamper:
             retry_count=self.retries,
             notes=notes,
         )
+
+
+def _union_size(given: ComponentInputs) -> int | None:
+    segmenter = given.upstream.get(segmenter_step.NAME)
+    return None if segmenter is None else len(segmenter.arrays["union_timestamps_sec"])
+
+
+def _execution_meta(given: ComponentInputs | None, artifact: Artifact) -> dict[str, Any]:
+    """How the component was executed: size of the frames it read, batches of the models it used."""
+    found: dict[str, Any] = {}
+    if given is not None and given.samples is not None:
+        found |= {"analysis_width": given.video.analysis_width, "analysis_height": given.video.analysis_height}
+    if given is not None and artifact.models_used:
+        found["batching"] = given.runner.record()
+        if given.runner.attempts:
+            found["resource_metrics"] = {"oom_attempts": list(given.runner.attempts)}
+    return found
 
 
 def _reference_meta(parts: cache.KeyParts) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _sampling(node: ComponentNode) -> str:
 def _role(graph: ComponentGraph, node: ComponentNode, role: str) -> str:
     """A role with the models that serve it, by profile."""
     served = [
-        f"`{profile.models[role]}` in {name}"
+        f"`{profile.models[role]}` in {name}{' on triton' if profile.runtimes.get(role) == 'triton' else ''}"
         for name, profile in graph.profiles.items()
         if role in profile.models and node.name in profile.components
     ]

@@ -245,7 +245,7 @@ def model_rows(view: RunView) -> list[ModelRow]:
                 role=role,
                 name=name,
                 version=ran.get("model_version", MISSING),
-                engine=resolved["engine"],
+                engine=_engine(resolved),
                 precision=resolved["precision"],
                 device=resolved["device"],
                 digest=short_hash(digest),
@@ -254,6 +254,12 @@ def model_rows(view: RunView) -> list[ModelRow]:
             )
         )
     return rows
+
+
+def _engine(resolved: Mapping[str, Any]) -> str:
+    """The engine, with the server that runs it where there is one; manifests before model servers name no runtime."""
+    runtime = resolved.get("runtime", "inprocess")
+    return str(resolved["engine"]) if runtime == "inprocess" else f"{resolved['engine']} on {runtime}"
 
 
 def feature_tables(view: RunView) -> list[FeatureTable]:

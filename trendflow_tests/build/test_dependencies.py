@@ -15,6 +15,8 @@ from packaging.utils import canonicalize_name
 
 # Distributions that are used by name in configuration files or as a command rather than imported.
 USED_OTHERWISE = {"dagster-webserver": "trendflow ui starts its command"}
+# Modules that the environment of another process provides.
+PROVIDED_ELSEWHERE = {"triton_python_backend_utils": "Triton's Python backend, to the model file it executes"}
 OWN = {"benchmarks", "trendflow", "trendflow_tests"}
 
 
@@ -54,7 +56,7 @@ def imported_distributions(folder: Path) -> set[str]:
                 continue
             for name in names:
                 top = name.partition(".")[0]
-                if top not in sys.stdlib_module_names and top not in OWN:
+                if top not in sys.stdlib_module_names and top not in OWN | set(PROVIDED_ELSEWHERE):
                     assert top in owners, f"{path.name} imports {top}, which no installed distribution provides"
                     found.update(canonicalize_name(owner) for owner in owners[top])
     return found

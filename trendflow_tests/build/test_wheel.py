@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-SHIPPED = ("component_graph.yaml", "workspace.yaml", "dagster.yaml", "schemas", "models", "samples")
+SHIPPED = (
+    "component_graph.yaml",
+    "workspace.yaml",
+    "dagster.yaml",
+    "schemas",
+    "models",
+    "requirements-triton.txt",
+    "samples",
+)
 
 
 @pytest.fixture(scope="module")

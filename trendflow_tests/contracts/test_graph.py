@@ -136,6 +136,10 @@ def test_broken_graphs_are_refused_with_their_line(old: str, new: str, finding: 
         ("policy: {}", "policy: {log_pii: 1}", "log_pii"),
         ("policy: {}", "policy: {retain_raw_comments: 'yes'}", "retain_raw_comments"),
         ("image_encoder: efficientnet_lite0_224", "image_encoder: [efficientnet_lite0_224]", "image_encoder"),
+        ("image_encoder: efficientnet_lite0_224", "image_encoder: {entry: tiny}", "'runtime' is missing"),
+        ("image_encoder: efficientnet_lite0_224", "image_encoder: {runtime: triton}", "'entry' is missing"),
+        ("image_encoder: efficientnet_lite0_224", "image_encoder: {entry: tiny, runtime: gpu}", "'gpu'"),
+        ("image_encoder: efficientnet_lite0_224", "image_encoder: {entry: tiny, runtime: triton, a: b}", "'a'"),
         ("extra_artifacts: {dense_signals: dense_signals_npz_v1}", "extra_artifacts: {dense_signals: 1}", "dense"),
         ("asr_extractor: the component is not part of this release", "asr_extractor: null", "null"),
         # Keys.
@@ -167,6 +171,16 @@ def test_a_text_that_is_no_graph_is_refused(text: str) -> None:
     with pytest.raises(TrendFlowError) as caught:
         parse_graph(text)
     assert caught.value.error_code == "config_invalid"
+
+
+def test_a_role_may_name_a_runtime_and_a_role_that_is_mapped_anew_names_its_own() -> None:
+    old = "image_encoder: efficientnet_lite0_224"
+    text, _ = mutated(old, "image_encoder: {entry: one, runtime: triton}")
+    depth = "      depth: midas_v21_small_256\n"
+    graph = parse_graph(text.replace(depth, f"{depth}      image_encoder: two\n", 1))
+    starter, baseline = graph.profile("starter"), graph.profile("baseline")
+    assert (starter.models["image_encoder"], dict(starter.runtimes)) == ("one", {"image_encoder": "triton"})
+    assert (baseline.models["image_encoder"], dict(baseline.runtimes)) == ("two", {})
 
 
 def test_a_parent_must_be_enabled() -> None:
@@ -305,6 +319,7 @@ def test_a_declaration_that_contradicts_itself_is_refused(default: Any, kind: ty
         ("image_encoder: efficientnet_lite0_224", "image_encoder: nowhere_224", "no model 'nowhere_224'"),
         ("image_encoder: efficientnet_lite0_224", "image_encoder: nanodet_m_416", "does not serve"),
         ("    policy: {}", "      cook: nanodet_m_416\n    policy: {}", "no role 'cook'"),
+        ("optical_flow: dis_flow_320", "optical_flow: {entry: dis_flow_320, runtime: triton}", "cannot execute"),
     ],
 )
 def test_disagreement_with_schemas_and_catalogue_is_refused(
@@ -382,6 +397,7 @@ def test_config_hash_covers_what_changes_results(old: str, new: str) -> None:
     [
         (TEMPO_ON, "tempo_extractor: {required: false, params: {}}"),
         ("image_encoder: efficientnet_lite0_224", "image_encoder: another_encoder"),
+        ("image_encoder: efficientnet_lite0_224", "image_encoder: {entry: another_encoder, runtime: triton}"),
         (TEMPO_RESOURCES, "resources: {gpu: false, cpu: 4, rss_mb: 900, timeout_s: 60}"),
         ("description: Everything whose weights", "description: All whose weights"),
         # A default written out is the same configuration as a default left out.

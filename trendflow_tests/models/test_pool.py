@@ -59,6 +59,14 @@ def test_an_engine_that_is_not_there_is_dependency_missing(tmp_path: Path) -> No
         ModelPool(tmp_path).get(entry_for(DOUBLE, engine="tensorrt"))
 
 
+def test_a_model_on_a_server_is_another_model_and_needs_a_server(tmp_path: Path) -> None:
+    entry, pool = entry_for(DOUBLE), ModelPool(tmp_path)
+    place(tmp_path, entry, DOUBLE)
+    pool.get(entry)
+    with pytest.raises(TrendFlowError, match="dependency_missing"):
+        pool.get(entry.on("triton"))
+
+
 def test_close_releases_every_model(tmp_path: Path) -> None:
     entry, pool = entry_for(DOUBLE), ModelPool(tmp_path)
     place(tmp_path, entry, DOUBLE)

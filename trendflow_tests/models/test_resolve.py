@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,43 @@ def test_the_mapping_decides_and_only_needed_roles_are_resolved(tmp_path: Path) 
     resolved = resolve_models(catalogue_of(entry), MAPPING | {"depth": "absent"}, {"image_encoder"}, tmp_path)
     assert set(resolved) == {"image_encoder"}
     assert resolved["image_encoder"].as_row() == {
+        "runtime": "inprocess",
         "entry": "tiny",
         "engine": "onnx",
         "precision": "fp32",
         "device": "cpu",
     }
+
+
+def test_a_model_on_a_server_is_proven_there_and_not_here(tmp_path: Path) -> None:
+    """Neither its weights nor its device need to be on this machine; files beside the model do."""
+    entry = entry_for(DATA, device_policy="cuda")
+    asked: list[CatalogueEntry] = []
+    resolved = resolve_models(
+        catalogue_of(entry),
+        MAPPING,
+        {"image_encoder"},
+        tmp_path,
+        runtimes={"image_encoder": "triton"},
+        require_served=asked.append,
+    )
+    assert [(found.name, found.runtime) for found in asked] == [("tiny", "triton")]
+    assert resolved["image_encoder"].as_row()["runtime"] == "triton"
+    (used,) = planned_models_used(resolved, ["image_encoder"])
+    assert used == replace(entry.model_used("cuda"), runtime="triton")
+
+    with pytest.raises(TrendFlowError, match="model server"):
+        resolve_models(catalogue_of(entry), MAPPING, {"image_encoder"}, tmp_path, runtimes={"image_encoder": "triton"})
+    minilm = Catalogue.load()["minilm_l6"]
+    with pytest.raises(TrendFlowError, match=r"tokenizer\.json"):
+        resolve_models(
+            Catalogue.load(),
+            {"text_encoder": minilm.name},
+            {"text_encoder"},
+            tmp_path,
+            runtimes={"text_encoder": "triton"},
+            require_served=asked.append,
+        )
 
 
 def test_a_role_without_entry_is_refused_with_the_reason(catalogue: Catalogue, tmp_path: Path) -> None:

@@ -64,9 +64,8 @@ def with_facts(entry: CatalogueEntry, **facts: Any) -> CatalogueEntry:
 def rebuilt(encoder: TextEncoderHandle, models_dir: Path, **facts: Any) -> TextEncoderHandle:
     """The same weights under other facts."""
     entry = with_facts(encoder.entry, **facts)
-    return TextEncoderHandle.load(
-        entry, {file.path: models_dir / entry.folder / file.path for file in entry.files}, "cpu"
-    )
+    folder = models_dir / entry.folder
+    return TextEncoderHandle.load(OnnxHandle.load(entry, folder / entry.files[0].path), folder / TOKENIZER)
 
 
 def code(error: pytest.ExceptionInfo[TrendFlowError]) -> str:
@@ -193,9 +192,9 @@ def test_entries_that_are_no_text_encoder_are_refused(encoder: TextEncoderHandle
 def test_a_broken_tokenizer_is_model_load_failed(encoder: TextEncoderHandle, models_dir: Path, tmp_path: Path) -> None:
     (tmp_path / TOKENIZER).write_text("{}")
     entry = encoder.entry
-    paths = {"model.onnx": models_dir / entry.folder / "model.onnx", TOKENIZER: tmp_path / TOKENIZER}
+    model = OnnxHandle.load(entry, models_dir / entry.folder / "model.onnx")
     with pytest.raises(TrendFlowError) as caught:
-        TextEncoderHandle.load(entry, paths, "cpu")
+        TextEncoderHandle.load(model, tmp_path / TOKENIZER)
     assert code(caught) == "model_load_failed"
 
 

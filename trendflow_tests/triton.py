@@ -1,0 +1,155 @@
+"""Pytest plugin: a real Triton server on loopback for the whole session.
+
+It serves the models of the starter profile and a few SYNTHETIC ones that misbehave on purpose. The server is started by
+the first test that asks and ended with the session; tests that ask belong to `xdist_group("triton")`, so that only one
+worker starts one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from filelock import FileLock
+from onnx import helper
+
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.models.catalogue import Catalogue, CatalogueEntry
+from trendflow.models.pool import ModelPool
+from trendflow.models.store import WeightsStore
+
+if TYPE_CHECKING:
+    from trendflow.models.triton.connection import TritonConnection
+    from trendflow.models.triton.environment import ServerEnvironment
+    from trendflow.models.triton.server import ServerState
+
+STARTER = (
+    "centerface_640",
+    "efficientnet_lite0_224",
+    "facemesh_192",
+    "minilm_l6",
+    "musicnn_msd",
+    "nanodet_m_416",
+)
+LARGEST_BATCH_IN_MEMORY = 3
+
+# Test model: the first number of the input says what goes wrong. It needs no weights, but is configured like any other.
+FAULTY = f"""
+import time
+from pathlib import Path
+import numpy as np
+import triton_python_backend_utils as pb
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.release = Path(args["model_repository"]) / "release"
+
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            x = pb.get_input_tensor_by_name(request, "x").as_numpy()
+            fault, y = int(x[0, 0]), x * 2
+            while fault == 1 and not self.release.exists():
+                time.sleep(0.01)
+            if fault == 2:
+                raise RuntimeError("the model broke")
+            if fault == 3 and len(x) > {LARGEST_BATCH_IN_MEMORY}:
+                raise RuntimeError("std::bad_alloc: Failed to allocate memory for requested buffer")
+            tensors = {{
+                4: [],
+                5: [pb.Tensor("y", y[:, :2])],
+                6: [pb.Tensor("y", y.astype(np.float64))],
+            }}.get(fault, [pb.Tensor("y", y)])
+            answers.append(pb.InferenceResponse(tensors))
+        return answers
+"""
+
+
+@dataclass(frozen=True)
+class Served:
+    """The session's server. `entries` are the test models it serves beside the starter models."""
+
+    state: ServerState
+    folder: Path
+    store: Path
+    entries: dict[str, CatalogueEntry]
+
+    def connection(self, **options: bool) -> TritonConnection:
+        from trendflow.models.triton.connection import TritonConnection
+
+        return TritonConnection(lambda: self.state.grpc_url, **options)
+
+
+def double_entry(name: str, **overrides: object) -> tuple[CatalogueEntry, bytes]:
+    """y = x + x, float32 [B, 4], on a Triton server."""
+    from trendflow_tests.models.builders import entry_for, onnx_bytes
+
+    data = onnx_bytes([helper.make_node("Add", ["x", "x"], ["y"])])
+    return entry_for(data, **{"name": name, "runtime": "triton", "deadline_ms": 20000, **overrides}), data
+
+
+@pytest.fixture(scope="session")
+def triton_environment() -> ServerEnvironment:
+    """The server's own Python environment, kept between sessions; skips where its wheel cannot be installed."""
+    from trendflow.models.triton.environment import ensure_environment, open_environment
+    from trendflow_tests.conftest import CACHE
+
+    given = os.environ.get("TRENDFLOW_TRITON_ENV")
+    if given:
+        return open_environment(Path(given))
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(CACHE / "triton-env.lock"):
+        try:
+            return ensure_environment(CACHE / "triton-env")
+        except TrendFlowError as error:
+            pytest.skip(f"the Triton server cannot be installed here: {error.detail.get('output', error.message)}")
+
+
+@pytest.fixture(scope="session")
+def served(
+    triton_environment: ServerEnvironment, models_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    """A server with the starter models and these test models: `double`, `faulty`, `not_a_number`, `unloadable`."""
+    from trendflow.models.triton.repository import write_repository
+    from trendflow.models.triton.server import start, stop
+    from trendflow_tests.models.builders import entry_for, onnx_bytes, place
+
+    folder = tmp_path_factory.mktemp("triton")
+    store = folder / "models"
+    nan = onnx_bytes([helper.make_node("Div", ["x", "x"], ["y"])])
+    made = [
+        double_entry("double"),
+        double_entry("faulty"),
+        (entry_for(nan, name="not_a_number", runtime="triton"), nan),
+        double_entry("unloadable"),
+    ]
+    for entry, data in made:
+        place(store, entry, data)
+    for name in STARTER:
+        (store / name).symlink_to(models_dir / name)
+    catalogue = Catalogue.load()
+    entries = [entry for entry, _ in made]
+    repository = write_repository(
+        [*entries, *(catalogue[name] for name in STARTER)], WeightsStore(store), folder / "repository", threads=1
+    )
+    (repository.path / "faulty" / "1" / "model.py").write_text(FAULTY)
+    damaged = repository.path / "unloadable" / "1" / "model.onnx"
+    damaged.unlink()  # a link into the store, whose bytes must not change
+    damaged.write_bytes(b"not the weights")
+    state = start(folder, triton_environment, repository)
+    try:
+        yield Served(state, folder, store, {entry.name: entry for entry in entries})
+    finally:
+        stop(folder, state)
+
+
+@pytest.fixture(scope="session")
+def served_pool(served: Served, models_dir: Path) -> Iterator[ModelPool]:
+    """Models through the session's server, tensors in shared memory."""
+    connection = served.connection()
+    yield ModelPool(models_dir, 1, lambda: connection)
+    connection.close()
