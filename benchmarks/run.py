@@ -14,8 +14,17 @@ from rich.table import Table
 
 from benchmarks.common import REPO, Row
 
-LIBRARIES = ("av", "dagster", "librosa", "numpy", "onnxruntime", "opencv-python-headless", "pyloudnorm")
-BENCHMARKS = ("segmenter", "overhead", "memory", "components", "libraries", "npz")
+LIBRARIES = (
+    "av",
+    "dagster",
+    "librosa",
+    "numpy",
+    "onnxruntime",
+    "opencv-python-headless",
+    "pyloudnorm",
+    "scenedetect-headless",
+)
+BENCHMARKS = ("segmenter", "overhead", "memory", "components", "libraries", "cuts", "npz")
 
 
 def table(rows: list[Row]) -> Table:
