@@ -67,12 +67,15 @@ class ModelPool:
                 kind="python_package",
             )
         from trendflow.models.onnx_runtime import OnnxHandle
+        from trendflow.models.prompt_encoder import VOCABULARY, PromptEncoderHandle
         from trendflow.models.text_encoder import TOKENIZER, TextEncoderHandle
 
         paths = self._store.verify(entry)
-        names = [file.path for file in entry.files]
-        if TOKENIZER in names:
-            return TextEncoderHandle.load(entry, dict(zip(names, paths, strict=True)), device, self._threads)
+        files = {file.path: path for file, path in zip(entry.files, paths, strict=True)}
+        if TOKENIZER in files:
+            return TextEncoderHandle.load(entry, files, device, self._threads)
+        if VOCABULARY in files:
+            return PromptEncoderHandle.load(entry, files, device, self._threads)
         return OnnxHandle.load(entry, paths[0], device, self._threads)
 
 

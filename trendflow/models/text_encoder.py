@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.loaded import TextFront, tokenizers_library
 from trendflow.models.onnx_runtime import OnnxHandle
+from trendflow.models.vectors import unit_rows
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,12 +30,12 @@ TOKENIZER = "tokenizer.json"
 _INPUTS = ("input_ids", "attention_mask")
 
 
-class TextEncoderHandle:
+class TextEncoderHandle(TextFront):
     """A loaded text encoder; implements `TextEncoder`. Safe to use from several threads."""
 
     def __init__(self, model: OnnxHandle, tokenizer: Tokenizer) -> None:
+        super().__init__(model, tokenizer.get_vocab_size())
         entry = model.entry
-        self._model = model
         self._tokenizer = tokenizer
         self._width = _width(entry)
         self._output = entry.outputs[0].name
@@ -52,28 +53,6 @@ class TextEncoderHandle:
         """
         tokenizer = _read_tokenizer(entry, paths[TOKENIZER])
         return cls(OnnxHandle.load(entry, paths[entry.files[0].path], device, threads), tokenizer)
-
-    @property
-    def entry(self) -> CatalogueEntry:
-        return self._model.entry
-
-    @property
-    def used(self) -> ModelUsed:
-        return self._model.used
-
-    @property
-    def device_used(self) -> str:
-        return self._model.device_used
-
-    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run one batch of token ids; see `ModelHandle.infer`."""
-        return self._model.infer(inputs)
-
-    def describe(self) -> dict[str, Any]:
-        return self._model.describe() | {"vocabulary": self._tokenizer.get_vocab_size()}
-
-    def close(self) -> None:
-        self._model.close()
 
     def split(self, text: str) -> list[np.ndarray]:
         """The text as chunks of token ids, int64 `[≤ max_tokens]` each, framed as the model expects them.
@@ -101,10 +80,7 @@ class TextEncoderHandle:
             ids[row, : len(chunk)], mask[row, : len(chunk)] = chunk, 1
         hidden = self.infer(dict(zip(_INPUTS, (ids, mask), strict=True)))[self._output]
         mean = np.einsum("bld,bl->bd", hidden, mask.astype(np.float64)) / mask.sum(axis=1, keepdims=True)
-        lengths = np.linalg.norm(mean, axis=1, keepdims=True)
-        if not (lengths > 0).all():
-            raise TrendFlowError("artifact_validation_failed", f"{self.entry.name} gave a vector of length zero.")
-        return (mean / lengths).astype(np.float32)
+        return unit_rows(mean, self.entry.name)
 
     def _frame(self, prefix: str) -> tuple[list[int], list[int]]:
         """Token ids before and after the text of every chunk: special tokens and the entry's prefix."""
@@ -118,14 +94,9 @@ class TextEncoderHandle:
 
 
 def _read_tokenizer(entry: CatalogueEntry, path: Path) -> Tokenizer:
+    library = tokenizers_library(entry)
     try:
-        from tokenizers import Tokenizer
-    except ImportError as exc:
-        raise TrendFlowError(
-            "dependency_missing", f"{entry.name} needs the package tokenizers.", kind="python_package"
-        ) from exc
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer: Tokenizer = library.Tokenizer.from_file(str(path))
     except Exception as exc:  # the library raises bare Exception
         log.exception("the tokenizer of %s cannot be read", entry.name)
         raise TrendFlowError("model_load_failed", f"The tokenizer of {entry.name} cannot be read.") from exc
