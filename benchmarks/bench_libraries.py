@@ -1,8 +1,7 @@
 """Components against the straightforward call of the library that is known for the same measurement.
 
 The component always does more, so a ratio says what the additional evidence costs. Both sides get the same decoded
-signal or frames. PySceneDetect is not among them: its package requires the build of OpenCV with windows, whose files
-would replace those of the headless one.
+signal or frames; shot detectors, which read files, are compared in `bench_cuts`.
 """
 
 from __future__ import annotations

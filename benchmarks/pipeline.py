@@ -49,7 +49,7 @@ def submit(deployment: Deployment, video: Path) -> RunContext:
         locator=str(video),
         source_type="local_path",
         platform_id="upload",
-        video_id=f"bench_{video.stem}",
+        video_id=f"benchmark-of-{video.stem}",
         run_id=new_run_id(),
         profile=deployment.settings.profile,
         force_recompute=True,
@@ -95,11 +95,13 @@ class DirectRun:
         return self.done[name]
 
     def inputs(self, name: str) -> ComponentInputs:
-        """What a component would be given, from the results so far."""
+        """What a component would be given, from the results so far; soft dependencies not computed yet are left out."""
         segmented = self._of_segmenter()
         graph = self._run.deployment.graph
-        reads = graph.components[name].reads
-        upstream = {dep: self._upstream(dep) for dep in graph.active_deps(self._run.profile_name, name)}
+        node = graph.components[name]
+        reads = node.reads
+        active = graph.active_deps(self._run.profile_name, name)
+        upstream = {dep: self._upstream(dep) for dep in active if dep in self.done or dep in node.hard}
         return assemble_inputs(
             self._run,
             name,

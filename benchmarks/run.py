@@ -14,8 +14,18 @@ from rich.table import Table
 
 from benchmarks.common import REPO, Row
 
-LIBRARIES = ("av", "dagster", "librosa", "numpy", "onnxruntime", "opencv-python-headless", "pyloudnorm", "tritonclient")
-BENCHMARKS = ("segmenter", "overhead", "memory", "components", "libraries", "npz", "triton")
+LIBRARIES = (
+    "av",
+    "dagster",
+    "librosa",
+    "numpy",
+    "onnxruntime",
+    "opencv-python-headless",
+    "pyloudnorm",
+    "scenedetect-headless",
+    "tritonclient",
+)
+BENCHMARKS = ("segmenter", "overhead", "memory", "components", "libraries", "cuts", "npz", "triton")
 
 
 def table(rows: list[Row]) -> Table:

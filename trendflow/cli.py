@@ -157,6 +157,27 @@ def report(
 
 
 @app.command(context_settings=_RUN_KEYS)
+def health(
+    run_keys: Annotated[
+        list[str] | None, typer.Argument(metavar="[VIDEO_ID/RUN_ID]...", help="Runs; default all of the profile.")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="Profile whose runs are judged.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON of an earlier report, to find drift.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the report as one HTML page.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write it as JSON, the reference of later ones.")] = None,
+    fail_on: Annotated[
+        str | None, typer.Option(metavar="error|warning", help="Exit with an error when a rule of that weight fails.")
+    ] = None,
+) -> None:
+    """Judge the features of all runs together: coverage, constants, ranges, duplicates, drift, provenance."""
+    from trendflow.commands.health import health as run
+
+    raise typer.Exit(run(run_keys or [], profile, reference, output, json, fail_on))
+
+
+@app.command(context_settings=_RUN_KEYS)
 def explain(run_key: RunKey, component: Annotated[str, typer.Argument(help="A component of that run.")]) -> None:
     """Say, key part by key part, why an artifact was reused or recomputed."""
     from trendflow.commands.inspect_run import explain as run
@@ -258,11 +279,13 @@ ModelNames = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", hel
 
 
 @models_app.command("list")
-def models_list() -> None:
-    """List models, licences, the state of their files, and why a role has none."""
+def models_list(
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+) -> None:
+    """List models, what each profile makes of them, and the reason for everything that is missing."""
     from trendflow.commands.models import list_models
 
-    raise typer.Exit(list_models())
+    raise typer.Exit(list_models(as_json))
 
 
 @models_app.command("verify")

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trendflow.commands.console import err, human_bytes, out, table
 from trendflow.commands.files import write_output
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.package_data import data_path
 from trendflow.models.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from trendflow.models.inventory import Inventory
+    from trendflow.models.profile_models import ProfileModels
 
 _STATES = {"present": "green", "missing": "yellow", "mismatch": "red"}
 
 
-def list_models() -> int:
-    """Print entries with the state of their files, and every role with what serves it."""
+def list_models(as_json: bool = False) -> int:
+    """Print entries with the state of their files, what each profile maps and leaves out, and what nothing serves."""
+    from trendflow.contracts.graph import load_graph
     from trendflow.models.inventory import list_models as inventory
 
-    found = inventory(Catalogue.load(), load_settings().models_dir)
+    settings = load_settings()
+    graph = load_graph(settings.graph_file or data_path("component_graph.yaml"))
+    found = inventory(Catalogue.load(), settings.models_dir, graph)
+    if as_json:
+        out.print_json(data=asdict(found))
+        return 0
+    _print_entries(found)
+    for profile in found.profiles:
+        _print_profile(profile)
+    _print_gaps(found)
+    return 0
+
+
+def _print_entries(found: Inventory) -> None:
     rows = [
         [
             entry.name,
@@ -25,16 +46,61 @@ def list_models() -> int:
             f"{entry.engine} {entry.precision}",
             entry.licence_spdx,
             entry.commercial_use,
-            human_bytes(entry.bytes),
-            f"[{_STATES[entry.digest_state]}]{entry.digest_state}[/]",
+            human_bytes(entry.bytes) if entry.bytes else "",
+            _state(entry.digest_state),
         ]
         for entry in found.entries
     ]
-    columns = ["entry", "roles", "engine", "licence", "commercial use", "size", "weights"]
-    out.print(table("models", columns, rows, right=("size",)))
-    roles = [[row.role, ", ".join(row.entries), row.reason or "", ", ".join(row.used_by)] for row in found.roles]
-    out.print(table("roles", ["role", "entries", "why there is none", "used by"], roles))
-    return 0
+    out.print(table("models", ["entry", "role", "engine", "licence", "use", "size", "weights"], rows, right=("size",)))
+    commands = {entry.command.rpartition(" ")[0] for entry in found.entries if entry.command}
+    for command in sorted(commands):
+        names = [
+            entry.name
+            for entry in found.entries
+            if entry.digest_state != "present" and entry.command == f"{command} {entry.name}"
+        ]
+        if names:
+            out.print(f"missing ones come with: {command} {' '.join(names)}", markup=False, highlight=False)
+    out.print()
+
+
+def _print_profile(profile: ProfileModels) -> None:
+    rows = [
+        [
+            use.role,
+            use.entry or f"none: {use.reason}",
+            _state(use.digest_state) if use.digest_state else "",
+            ", ".join(use.used_by),
+        ]
+        for use in profile.roles
+    ]
+    out.print(table(f"profile {profile.name}", ["role", "model", "weights", "used by"], rows))
+    if profile.left_out:
+        out.print()
+        left_out = [[row.component, row.reason] for row in profile.left_out]
+        out.print(table(f"profile {profile.name} leaves out", ["component", "why"], left_out))
+    out.print()
+
+
+def _print_gaps(found: Inventory) -> None:
+    if found.drafts:
+        rows = [
+            [draft.name, draft.extends, ", ".join(draft.without_code), ", ".join(draft.without_model)]
+            for draft in found.drafts
+        ]
+        columns = ["profile", "extends", "components without code", "roles without a model"]
+        out.print(table("drafted profiles, which no run can use", columns, rows))
+        out.print()
+    if found.unpinned:
+        rows = [[row.name, ", ".join(row.roles), row.reason] for row in found.unpinned]
+        out.print(table("models that cannot be loaded yet", ["model", "role", "why"], rows))
+        out.print()
+    roles = [[row.role, row.reason, ", ".join(row.used_by)] for row in found.roles if row.reason]
+    out.print(table("roles that no model serves", ["role", "why", "used by"], roles))
+
+
+def _state(state: str) -> str:
+    return f"[{_STATES[state]}]{state}[/]"
 
 
 def verify(names: list[str]) -> int:
@@ -73,9 +139,20 @@ def build(names: list[str]) -> int:
 
 def pull(names: list[str]) -> int:
     """Download weights that are pinned to an address. The only command that reaches a network for models."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     from trendflow.models.pull import pull_models
 
-    pulled = pull_models(Catalogue.load(), load_settings().models_dir, names or None)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        tasks = {}
+
+        def show(entry: str, done: int, total: int | None) -> None:
+            if entry not in tasks:
+                tasks[entry] = progress.add_task(entry)
+            progress.update(tasks[entry], completed=done, total=total)
+
+        pulled = pull_models(Catalogue.load(), load_settings().models_dir, names or None, show)
     if not pulled:
         out.print("The catalogue names no weights that have to be downloaded.")
     for row in pulled:

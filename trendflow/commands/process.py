@@ -173,7 +173,7 @@ def _execute(deployment: Any, job: Any, run: Any, document: VideoDocument | None
 def _process_and_print(job: Any, run: Any) -> int:
     from trendflow.orchestration.launch import process_here
     from trendflow.orchestration.report_step import report_key, report_location
-    from trendflow.orchestration.wrapper import finalise, run_status
+    from trendflow.orchestration.wrapper import finalise, run_error, run_status
 
     key = run.identity.partition_key
     out.print(f"run [bold]{key}[/]", highlight=False, soft_wrap=True)
@@ -194,9 +194,13 @@ def _process_and_print(job: Any, run: Any) -> int:
     hits = sum(1 for row in manifest["components"] if row["cache_hit"])
     out.print(f"{status} in {seconds:.2f} s, {hits} of {len(run.enabled)} components from cache")
     if status == "success" and outcome == "success":
-        out.print(f"report {report_location(run, report_key(run.run_path))}", highlight=False, soft_wrap=True)
+        out.print(
+            f"report {report_location(run.deployment.store, report_key(run.run_path))}", highlight=False, soft_wrap=True
+        )
         return 0
-    failure = failure or _run_error(run, manifest)
+    failure = failure or run_error(run, manifest)
+    if failure is None:
+        raise TrendFlowError("internal_error", "The run failed outside its components; see the Dagster event log.")
     if failure.error_class == "transient":
         out.print(f"continue with: {_resume_command(run)}", highlight=False, soft_wrap=True)
     raise failure
@@ -205,10 +209,3 @@ def _process_and_print(job: Any, run: Any) -> int:
 def _resume_command(run: Any) -> str:
     document = "" if run.document_digest is None else " --document FILE"
     return f"trendflow resume {run.identity.partition_key}{document}"
-
-
-def _run_error(run: Any, manifest: dict[str, Any]) -> TrendFlowError:
-    for row in manifest["components"]:
-        if row["status"] == "error" and run.is_required(row["name"]):
-            return TrendFlowError(row["error_code"], row["error"])
-    return TrendFlowError("internal_error", "The run failed outside its components; see the Dagster event log.")

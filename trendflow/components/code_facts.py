@@ -1,6 +1,7 @@
 """What the code of a component says about itself: its docstrings, empty reasons, errors and the constants it reads.
 
-Read from the syntax of its source files, so that documentation cannot promise what the code does not do.
+Read from the syntax of its source files, so that documentation cannot promise what the code does not do. A paragraph
+of any docstring there that begins with `Method:` is for whoever wants to compute a value again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from trendflow.components.registry import source_files
 from trendflow.contracts.errors import ERROR_RULES
 from trendflow.contracts.vocab import EMPTY_REASONS
 
+_METHOD = "Method:"
+
 
 @dataclass(frozen=True)
 class CodeFacts:
@@ -23,6 +26,7 @@ class CodeFacts:
 
     purpose: str
     result: str
+    methods: tuple[str, ...]
     empty_reasons: tuple[str, ...]
     errors: tuple[tuple[str, str], ...]
     threshold_sections: tuple[str, ...]
@@ -36,18 +40,31 @@ def code_facts(name: str, module: ModuleType | None) -> CodeFacts:
     # The Segmenter names reasons for others to hand on; its own artifact is never empty.
     reasons = set() if module is None else EMPTY_REASONS.intersection(_strings(found))
     return CodeFacts(
-        purpose=_paragraphs(purpose).removeprefix(f"{name}: "),
-        result=_paragraphs(result),
+        purpose=_without_methods(purpose).removeprefix(f"{name}: "),
+        result=_without_methods(result),
+        methods=tuple(_methods(found)),
         empty_reasons=tuple(sorted(reasons)),
         errors=tuple(sorted({*_errors(found), *_input_errors(found)})),
         threshold_sections=tuple(sorted(_sections(found))),
     )
 
 
-def _paragraphs(docstring: str | None) -> str:
-    """A docstring with one line per paragraph."""
-    paragraphs = (docstring or "").strip().split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+def _paragraphs(docstring: str | None) -> list[str]:
+    """The paragraphs of a docstring, each on one line."""
+    return [" ".join(paragraph.split()) for paragraph in (docstring or "").strip().split("\n\n")]
+
+
+def _without_methods(docstring: str | None) -> str:
+    return "\n\n".join(text for text in _paragraphs(docstring) if not text.startswith(_METHOD))
+
+
+def _methods(nodes: Sequence[ast.AST]) -> Iterator[str]:
+    """Paragraphs of the docstrings that begin with `Method:`, without that word."""
+    for node in nodes:
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            for text in _paragraphs(ast.get_docstring(node)):
+                if text.startswith(_METHOD):
+                    yield text.removeprefix(_METHOD).strip()
 
 
 def _strings(nodes: Sequence[ast.AST]) -> Iterator[str]:

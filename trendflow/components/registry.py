@@ -18,8 +18,10 @@ from trendflow import components
 from trendflow.components.base import ComponentSpec, Declaration, Param
 from trendflow.contracts.canonical import digest_of
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.contracts.graph import ALL, SEGMENTER, ComponentGraph, ComponentNode, Profile, frame_budget
+from trendflow.contracts.graph import SEGMENTER, ComponentGraph, ComponentNode, Profile, frame_budget
 from trendflow.contracts.graph_checks import POLICY_FLAGS, fault
+from trendflow.contracts.graph_nodes import ALL, Node
+from trendflow.contracts.prompt_bank import NO_BANK, PROMPTS
 from trendflow.contracts.thresholds import THRESHOLDS
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _PROCESSORS = ("visual", "audio", "text", "dataset")
 _SHOT_BOUNDARY = "shot_boundary"
+_PROMPT_ENCODER = "prompt_encoder"
 
 SEGMENTER_SPEC = ComponentSpec(
     name=SEGMENTER,
@@ -171,9 +174,10 @@ def load_registry(
         _compare(node, specs[name])
         if schemas is not None:
             _check_schemas(node, schemas)
-        if catalogue is not None:
-            _check_roles(node, catalogue)
         entries[name] = RegisteredComponent(specs[name], node, modules.get(name))
+    if catalogue is not None:
+        for declared in (*graph.components.values(), *graph.drafts.components.values()):
+            _check_roles(declared, catalogue)
     registry = Registry(graph, entries)
     for name, profile in graph.profiles.items():
         registry.config_hash(name)  # parameters of every profile are checked at load
@@ -183,9 +187,22 @@ def load_registry(
                 f"profile {name!r} asks for {profile.thresholds_version}, but the constants of this release are "
                 f"{THRESHOLDS.version}.",
             )
+        _check_prompts(profile)
         if catalogue is not None:
             _check_models(profile, catalogue)
     return registry
+
+
+def _check_prompts(profile: Profile) -> None:
+    if profile.prompts_version not in (NO_BANK, PROMPTS.version):
+        raise fault(
+            profile.line,
+            f"profile {profile.name!r} asks for {profile.prompts_version}, but the prompt bank of this release is "
+            f"{PROMPTS.version}.",
+        )
+    if _PROMPT_ENCODER in profile.models and profile.prompts_version == NO_BANK:
+        line = profile.model_lines.get(_PROMPT_ENCODER, profile.line)
+        raise fault(line, f"profile {profile.name!r} maps {_PROMPT_ENCODER} but has no prompt bank (prompts_version).")
 
 
 def _check_schemas(node: ComponentNode, schemas: SchemaRegistry) -> None:
@@ -200,8 +217,8 @@ def _check_schemas(node: ComponentNode, schemas: SchemaRegistry) -> None:
             raise fault(line, f"{node.name}: the schema {version} belongs to {producer}.")
 
 
-def _check_roles(node: ComponentNode, catalogue: Catalogue) -> None:
-    for role in (*node.required_roles, *node.optional_roles):
+def _check_roles(node: Node, catalogue: Catalogue) -> None:
+    for role in node.roles:
         if role not in catalogue.roles:
             raise fault(node.lines.get("roles", node.line), f"{node.name}: the catalogue has no role {role!r}.")
 

@@ -6,7 +6,7 @@ A broken file is refused with `config_invalid` and the line to look at.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -21,14 +21,13 @@ from trendflow.contracts.graph_checks import (
     read_policy,
     read_resources,
 )
-from trendflow.contracts.vocab import COMPONENT_KINDS, Runtime
+from trendflow.contracts.graph_drafts import Drafts, read_draft_components, read_draft_profiles
+from trendflow.contracts.graph_nodes import Node, read_node, topological, with_all_soft
+from trendflow.contracts.vocab import Runtime
 
 GRAPH_VERSION = "component_graph_v1"
 SEGMENTER = "segmenter"
-ALL = "all"
-"""As a list of soft dependencies: every component that measures, which are all but those of kind `dataset`."""
 READS = frozenset({"frames", "audio", "audio_full", "dense", "document", "declarations"})
-PROCESSORS = frozenset({"segmenter", "visual", "audio", "text", "dataset"})
 UNITS = frozenset({"frame", "frame_pair", "segment", "clip", "face", "document", "video"})
 BUDGET_OVERRIDES = ("min_frames", "target_frames", "max_frames")
 
@@ -45,36 +44,19 @@ class SamplingDecl:
     family: str | None = None
 
 
-@dataclass(frozen=True)
-class ComponentNode:
-    """One component of the graph."""
+@dataclass(frozen=True, kw_only=True)
+class ComponentNode(Node):
+    """One component of the graph that has code."""
 
-    name: str
-    description: str
-    kind: str
-    processor: str
     stage: str
-    hard: tuple[str, ...]
-    soft: tuple[str, ...]
     reads: tuple[str, ...]
     unit: str
     sampling: SamplingDecl | None
-    required_roles: tuple[str, ...]
-    optional_roles: tuple[str, ...]
     schema_version: str
     extra_artifacts: Mapping[str, str]
     resources: Mapping[str, Any]
     cross_video_batching: bool
     tier: int
-    line: int
-    lines: Mapping[str, int] = field(default_factory=dict, compare=False)
-    """Line of each key of the entry."""
-    soft_is_all: bool = False
-    """Whether the file says `soft: all`; `soft` holds the names."""
-
-    @property
-    def deps(self) -> tuple[str, ...]:
-        return self.hard + self.soft
 
     @property
     def timeout_s(self) -> float:
@@ -115,11 +97,14 @@ class ComponentGraph:
 
     components: Mapping[str, ComponentNode]
     profiles: Mapping[str, Profile]
-    absent: Mapping[str, str]
-    """Soft dependencies that this release does not provide, with the reason."""
+    drafts: Drafts = field(default_factory=Drafts)
+    """What is not part of this release. A soft dependency may name one of its components; nothing else may."""
     source: Path | None = field(default=None, compare=False)
 
     def profile(self, name: str) -> Profile:
+        """The profile. Raises `config_invalid` for one that is unknown or only drafted."""
+        if name in self.drafts.profiles:
+            raise self.drafts.refusal(name)
         if name not in self.profiles:
             known = ", ".join(sorted(self.profiles))
             raise TrendFlowError("config_invalid", f"Profile {name!r} is unknown; known profiles: {known}.")
@@ -185,34 +170,20 @@ def _sampling(reader: Reader) -> SamplingDecl:
 
 
 def _component(name: str, reader: Reader) -> ComponentNode:
-    deps = reader.child("deps")
-    roles = reader.child("roles")
     sampling = _sampling(reader.child("sampling")) if "sampling" in reader.value else None
-    soft_is_all = deps.get("soft", (str, list)) == ALL
     node = ComponentNode(
-        name=name,
-        description=reader.get("description", str),
-        kind=reader.choice("kind", COMPONENT_KINDS),
-        processor=reader.choice("processor", PROCESSORS),
+        **vars(read_node(name, reader)),
         stage=reader.get("stage", str),
-        hard=deps.names("hard"),
-        soft=() if soft_is_all else deps.names("soft"),
         reads=reader.names("reads", READS),
         unit=reader.choice("unit", UNITS),
         sampling=sampling,
-        required_roles=roles.names("required"),
-        optional_roles=roles.names("optional"),
         schema_version=reader.get("schema_version", str),
         extra_artifacts=reader.child("extra_artifacts", {}).strings(),
         resources=read_resources(reader.child("resources")),
         cross_video_batching=reader.get("cross_video_batching", bool, False),
         tier=reader.get("tier", int),
-        line=reader.line,
-        lines=reader.key_lines(),
-        soft_is_all=soft_is_all,
     )
-    for sub in (deps, roles, reader):
-        sub.done()
+    reader.done()
     if "frames" in node.reads and (sampling is None or sampling.family is not None):
         raise reader.fail("reads frames but declares no frame budget.")
     if {"audio", "audio_full"}.intersection(node.reads) and (sampling is None or sampling.family is None):
@@ -317,60 +288,34 @@ def frame_budget(node: ComponentNode, entry: ProfileComponent) -> tuple[int, int
     )
 
 
-def _with_all_soft(nodes: Mapping[str, ComponentNode]) -> dict[str, ComponentNode]:
-    """Spell `soft: all` out, in the order of the file."""
-    measuring = [name for name, node in nodes.items() if node.kind != "dataset"]
-    return {
-        name: replace(node, soft=tuple(dep for dep in measuring if dep not in (name, *node.hard)))
-        if node.soft_is_all
-        else node
-        for name, node in nodes.items()
-    }
-
-
-def _topological(nodes: Mapping[str, ComponentNode]) -> dict[str, ComponentNode]:
-    ordered: dict[str, ComponentNode] = {}
-    visiting: list[str] = []
-
-    def visit(name: str) -> None:
-        if name in ordered:
-            return
-        if name in visiting:
-            cycle = " -> ".join([*visiting[visiting.index(name) :], name])
-            raise fault(nodes[name].line, f"dependency cycle {cycle}.")
-        visiting.append(name)
-        for dep in nodes[name].deps:
-            if dep in nodes:
-                visit(dep)
-        visiting.pop()
-        ordered[name] = nodes[name]
-
-    for name in nodes:
-        visit(name)
-    return ordered
-
-
 def parse_graph(text: str, source: Path | None = None) -> ComponentGraph:
     """Parse and check a graph document. Raises `config_invalid` with the offending line."""
     root = read_document(text)
     if root.get("version", str) != GRAPH_VERSION:
         raise root.fail(f"'version' must be {GRAPH_VERSION!r}.", "version")
-    absent = root.child("absent", {}).strings()
     section = root.child("components")
-    nodes = _with_all_soft({name: _component(name, reader) for name, reader in section.children()})
+    nodes = with_all_soft({name: _component(name, reader) for name, reader in section.children()})
+    drafts = root.child("drafts", {})
+    drafted = read_draft_components(drafts, nodes.values(), section)
     for name, component in nodes.items():
         for dep in component.deps:
-            if dep not in nodes and not (dep in component.soft and dep in absent):
+            if dep not in nodes and not (dep in component.soft and dep in drafted):
                 raise section.fail(f"{name} depends on the unknown component {dep!r}.", name)
         parent = component.sampling.parent if component.sampling else None
         if parent is not None and parent not in nodes:
             raise section.fail(f"{name} samples from the unknown parent {parent!r}.", name)
-    ordered = _topological(nodes)
+    ordered = topological(nodes)
     profiles: dict[str, Profile] = {}
     for name, reader in root.child("profiles").children():
         profiles[name] = _profile(name, reader, ordered, profiles)
+    bases = {
+        name: {component: entry.required for component, entry in profile.components.items()}
+        for name, profile in profiles.items()
+    }
+    draft_profiles = read_draft_profiles(drafts, {**ordered, **drafted}, bases, drafted)
+    drafts.done()
     root.done()
-    return ComponentGraph(ordered, profiles, absent, source)
+    return ComponentGraph(ordered, profiles, Drafts(drafted, draft_profiles), source)
 
 
 def load_graph(path: Path) -> ComponentGraph:

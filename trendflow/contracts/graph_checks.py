@@ -130,11 +130,12 @@ def read_document(text: str) -> Reader:
     last one silently), for keys that are no plain strings and for values that contain themselves or cannot be read.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise fault(1, "the file must hold a mapping.")
         lines = _lines(node, ())
-        value = yaml.safe_load(text)
+        value = loader.construct_document(node)
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         raise fault(mark.line + 1 if mark else 1, "not valid YAML.") from exc

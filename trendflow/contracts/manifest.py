@@ -55,6 +55,9 @@ Row = dict[str, Any]
 DerivedStatus = Literal["pending", "running", "success", "error"]
 """The statuses of a run that its manifest alone can tell apart."""
 
+RUN_TIME_UP = "the time of the run was up"
+"""The note of a failure that no component is to blame for. It ends the run, also where the component is optional."""
+
 
 def new_manifest(
     identity: RunIdentity,
@@ -181,15 +184,20 @@ def find_row(manifest: Mapping[str, Any], name: str) -> Row | None:
     return next((row for row in manifest["components"] if row["name"] == name), None)
 
 
+def ends_run(row: Mapping[str, Any], required: Collection[str]) -> bool:
+    """Whether a row is a failure after which nothing of its run may start: of a required component, or by time."""
+    return row["status"] == "error" and (row["name"] in required or row["notes"] == RUN_TIME_UP)
+
+
 def run_status(manifest: Mapping[str, Any], required: Collection[str]) -> DerivedStatus:
     """The status of a run, derived from its rows; nothing sets it by hand.
 
     `required` names the components whose failure, or absence at the end, fails the run; those that the profile marks
-    as optional may fail.
+    as optional may fail, unless it was the time limit of the run that stopped them.
     """
-    rows = {row["name"]: row["status"] for row in manifest["components"]}
-    if any(rows.get(name) == "error" for name in required):
+    if any(ends_run(row, required) for row in manifest["components"]):
         return "error"
+    rows = {row["name"] for row in manifest["components"]}
     if manifest["run"]["finished_at"] is None:
         return "running" if rows else "pending"
     return "success" if all(name in rows for name in required) else "error"

@@ -47,6 +47,8 @@ def _field_row(field: FieldSchema) -> Sequence[Any]:
     name = f"`{field.name}`" if field.required else f"`{field.name}` (optional)"
     kind = f"{' or '.join(field.dtypes)} {field.shape_text}"
     label = ", categorical" if field.categorical else ""
+    if field.flatten:
+        label += f"; in the vector: {', '.join(field.flatten)}"
     readers = ", ".join(field.consumers) or "–"
     return (name, kind, field.unit, _range(field.range), f"{field.tier}{label}", field.description, readers)
 

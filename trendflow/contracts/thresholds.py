@@ -5,17 +5,14 @@ Components are pure and open no file, so the constants are read once, here, when
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-import yaml
-
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.versioned_yaml import FOLDER, read_versioned
 
-_FILE = Path(__file__).resolve().parents[1] / "components" / "thresholds_v1.yaml"
 _ENTRY_KEYS = {"value", "unit", "provenance"}
 
 
@@ -74,19 +71,13 @@ class Thresholds:
 
 def load_thresholds(path: Path) -> Thresholds:
     """Read and check one thresholds file. Raises `config_invalid`, naming the constant, on anything unexpected."""
-    content = path.read_bytes()
-    try:
-        document = yaml.safe_load(content)
-    except yaml.YAMLError as exc:
-        raise TrendFlowError("config_invalid", f"{path.name} is no valid YAML.") from exc
-    if not isinstance(document, dict) or document.get("version") != path.stem:
-        raise TrendFlowError("config_invalid", f"{path.name} must declare version {path.stem!r}.")
+    document, sha256 = read_versioned(path)
     constants = {
         name: {key: _constant(f"{path.name}: {name}.{key}", entry) for key, entry in _mapping(path.name, name, body)}
         for name, body in document.items()
         if name != "version"
     }
-    return Thresholds(document["version"], path.name, hashlib.sha256(content).hexdigest(), constants)
+    return Thresholds(document["version"], path.name, sha256, constants)
 
 
 def _mapping(file: str, name: str, body: Any) -> list[tuple[str, Any]]:
@@ -106,4 +97,4 @@ def _constant(where: str, entry: Any) -> Constant:
     return Constant(value, str(entry["unit"]), str(entry["provenance"]).strip())
 
 
-THRESHOLDS = load_thresholds(_FILE)
+THRESHOLDS = load_thresholds(FOLDER / "thresholds_v1.yaml")

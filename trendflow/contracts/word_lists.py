@@ -6,15 +6,12 @@ reader.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.versioned_yaml import FOLDER, read_versioned
 
-_FOLDER = Path(__file__).resolve().parents[1] / "components"
 _KEYS = {"version", "provenance", "phrases"}
 
 
@@ -35,17 +32,13 @@ class WordList:
 
 def load_word_list(path: Path) -> WordList:
     """Read and check one list. Raises `config_invalid` on anything unexpected."""
-    content = path.read_bytes()
-    try:
-        document = yaml.safe_load(content)
-    except yaml.YAMLError as exc:
-        raise TrendFlowError("config_invalid", f"{path.name} is no valid YAML.") from exc
-    if not isinstance(document, dict) or set(document) != _KEYS or document["version"] != path.stem:
-        raise TrendFlowError("config_invalid", f"{path.name} must hold {sorted(_KEYS)}, the version {path.stem!r}.")
+    document, sha256 = read_versioned(path)
+    if set(document) != _KEYS:
+        raise TrendFlowError("config_invalid", f"{path.name} must hold {sorted(_KEYS)}.")
     if not isinstance(document["phrases"], dict) or not str(document["provenance"]).strip():
         raise TrendFlowError("config_invalid", f"{path.name} needs a provenance and phrases by language.")
     phrases = {language: _phrases(path.name, language, found) for language, found in document["phrases"].items()}
-    return WordList(document["version"], path.name, hashlib.sha256(content).hexdigest(), phrases)
+    return WordList(document["version"], path.name, sha256, phrases)
 
 
 def _phrases(file: str, language: str, found: object) -> tuple[str, ...]:
@@ -57,4 +50,4 @@ def _phrases(file: str, language: str, found: object) -> tuple[str, ...]:
     return tuple(found)
 
 
-CLICKBAIT = load_word_list(_FOLDER / "clickbait_v1.yaml")
+CLICKBAIT = load_word_list(FOLDER / "clickbait_v1.yaml")

@@ -1,4 +1,13 @@
-"""Audio windows: the families of `segments.json`. Pure functions of durations and frame times."""
+"""Audio windows: the families of `segments.json`. Pure functions of durations and frame times.
+
+Method: windows of `primary` are 2 s around the times of the group `primary`. Those of `clap` are 2 s around N even
+times from 1 s after the start of the audio to 1 s before its end, each moved to the nearest time of the union around
+which 2 s of audio lie, the earlier one of two; N is the duration in whole seconds up to 60 s, then round(60 + 190·(1 −
+(1 − x)^0.75)) with x = (duration − 60) / 1140, and at least 5. Those of `tempo` last as long as the video, at least 2
+s, below 8 s of video, else clip(0.6 · duration, 8, 15) s; they follow each other by max(0.5 s, duration / N') from the
+start of the audio as long as they fit, and one more is cut at its end and kept if half of it is left. N' is as N with
+440 for 190 and 0.95 for 0.75. The audio ends where its last sample does.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +38,10 @@ class AudioAxis:
     total_samples: int
     primary_times: np.ndarray | None
     union_times: np.ndarray
+
+    @property
+    def audio_duration_sec(self) -> float:
+        return self.audio_end_sec - self.audio_start_sec
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ def uniform_centres(duration_sec: float, window_sec: float, n: int) -> np.ndarra
 
 
 def sliding_windows(duration_sec: float, window_sec: float, stride_sec: float) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and ends of windows from 0 on.
+    """Starts and ends of windows over `duration_sec` seconds, from 0 on.
 
     The first window that does not fit is cut at the end and kept if it covers at least half a window length, or if it
     is the only one.
@@ -120,12 +133,22 @@ def _spans(axis: AudioAxis, centres: np.ndarray, window_sec: float) -> tuple[np.
     return centres - window_sec / 2, centres + window_sec / 2, centres
 
 
-def _short_audio(axis: AudioAxis, window_sec: float) -> bool:
-    return axis.audio_end_sec < window_sec
-
-
 def _whole(axis: AudioAxis) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return np.zeros(1), np.array([axis.audio_end_sec]), np.array([axis.audio_end_sec / 2])
+    start, end = np.array([axis.audio_start_sec]), np.array([axis.audio_end_sec])
+    return start, end, (start + end) / 2
+
+
+def _snapped(axis: AudioAxis, centres: np.ndarray, window_sec: float) -> np.ndarray:
+    """Each centre moved to the nearest time of the union whose window lies inside the audio, else left alone."""
+    union = axis.union_times
+    slack = _slack(axis)
+    low, high = axis.audio_start_sec + window_sec / 2 - slack, axis.audio_end_sec - window_sec / 2 + slack
+    union = union[(union >= low) & (union <= high)]
+    if not len(union):
+        return centres
+    right = np.clip(np.searchsorted(union, centres), 0, len(union) - 1)
+    left = np.maximum(right - 1, 0)
+    return np.where(centres - union[left] <= union[right] - centres, union[left], union[right])
 
 
 def _primary(family: str, axis: AudioAxis) -> Windows:
@@ -142,14 +165,12 @@ def _uniform(snap: bool = False) -> Callable[[str, AudioAxis], Windows]:
     def build(family: str, axis: AudioAxis) -> Windows:
         window = 2.0
         placement = "uniform_snapped" if snap else "uniform"
-        if _short_audio(axis, window):
+        if axis.audio_duration_sec < window:
             return _finish(family, axis, window, None, placement, _whole(axis))
-        centres = uniform_centres(axis.audio_end_sec, window, _DENSE_CURVE.count(axis.video_duration_sec))
-        if snap and len(axis.union_times):
-            union = axis.union_times
-            right = np.clip(np.searchsorted(union, centres), 0, len(union) - 1)
-            left = np.maximum(right - 1, 0)
-            centres = np.where(centres - union[left] <= union[right] - centres, union[left], union[right])
+        count = _DENSE_CURVE.count(axis.video_duration_sec)
+        centres = axis.audio_start_sec + uniform_centres(axis.audio_duration_sec, window, count)
+        if snap:
+            centres = _snapped(axis, centres, window)
         return _finish(family, axis, window, None, placement, _spans(axis, centres, window))
 
     return build
@@ -157,8 +178,8 @@ def _uniform(snap: bool = False) -> Callable[[str, AudioAxis], Windows]:
 
 def _sliding(window: float, stride: float, max_windows: int | None = None) -> Callable[[str, AudioAxis], Windows]:
     def build(family: str, axis: AudioAxis) -> Windows:
-        starts, ends = sliding_windows(axis.audio_end_sec, window, stride)
-        starts, ends = starts[:max_windows], ends[:max_windows]
+        spans = sliding_windows(axis.audio_duration_sec, window, stride)
+        starts, ends = (axis.audio_start_sec + times[:max_windows] for times in spans)
         return _finish(family, axis, window, stride, "sliding", (starts, ends, (starts + ends) / 2))
 
     return build
@@ -186,6 +207,11 @@ FAMILIES: Mapping[str, Callable[[str, AudioAxis], Windows]] = {
 }
 
 
+def _slack(axis: AudioAxis) -> float:
+    """Half a sample, in seconds: the end of the audio is itself rounded to whole samples."""
+    return 0.5 / axis.sample_rate
+
+
 def _finish(
     family: str,
     axis: AudioAxis,
@@ -195,8 +221,7 @@ def _finish(
     spans: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> Windows:
     start, end, centre = (np.asarray(values, dtype=np.float64) for values in spans)
-    # Half a sample of slack: the end of the audio is itself rounded to whole samples.
-    slack = 0.5 / axis.sample_rate
+    slack = _slack(axis)
     inside = (start >= axis.audio_start_sec - slack) & (end <= axis.audio_end_sec + slack)
     first = np.floor(start * axis.sample_rate + 0.5).astype(np.int64)
     last = np.floor(end * axis.sample_rate + 0.5).astype(np.int64)

@@ -1,4 +1,9 @@
-"""From decoded frames to small upright RGB pictures: colour interpretation and scaling in one libswscale pass."""
+"""From decoded frames to small upright RGB pictures: colour interpretation and scaling in one libswscale pass.
+
+Method: pictures are full-range RGB. Matrix and range are what the stream states; without that they are BT.709 from
+720 lines (the shorter side) on, else BT.601, and the limited range. Stored frames are scaled with a Lanczos kernel,
+the 96×54 raster of the dense signals by averaging over areas, its aspect ignored; both are rounded to 8 bits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Display geometry of a source and the size its frames are analysed at."""
+"""Display geometry of a source and the size its frames are analysed at.
+
+Method: the shorter side of a stored frame has min(`analysis_short_side`, shorter side of the source) pixels, the other
+one keeps the display aspect to the nearest even number, the lower one of two. An odd width is lowered by one.
+"""
 
 from __future__ import annotations
 

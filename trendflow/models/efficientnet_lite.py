@@ -1,25 +1,21 @@
 """EfficientNet-Lite0 as an ONNX feature extractor, built from the weights alone.
 
-The graph is written node by node instead of traced, so its bytes, and with them the pinned digest, depend on the
-checkpoint only and not on the exporter of one torch version. Architecture: Tan & Le, "EfficientNet: Rethinking Model
-Scaling for Convolutional Neural Networks" (ICML 2019), table 1, in the Lite variant: no squeeze-and-excitation,
-ReLU6 instead of swish, stem and head of fixed width. Needs the `onnx` package.
+Architecture: Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (ICML 2019), table 1,
+in the Lite variant: no squeeze-and-excitation, ReLU6 instead of swish, stem and head of fixed width. Needs the `onnx`
+package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from trendflow.contracts.errors import TrendFlowError
+from trendflow.models.graph_builder import GraphBuilder
 
-OPSET = 17
-IR_VERSION = 8
 IMAGE_SIZE = 224
 FEATURES = 1280
 BATCH_NORM_EPSILON = 1e-3
@@ -29,29 +25,14 @@ BLOCKS = ((1, 1, 1), (2, 2, 6), (2, 2, 6), (3, 2, 6), (3, 1, 6), (4, 2, 6), (1, 
 
 
 @dataclass
-class _Builder:
-    """Collects nodes; `size` is the side of the current feature map in pixels."""
+class _Builder(GraphBuilder):
+    """`size` is the side of the current feature map in pixels."""
 
-    weights: Mapping[str, np.ndarray]
     size: int = IMAGE_SIZE
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
-
-    def node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [output], output, **attributes))
-        return output
-
-    def tensor(self, name: str, values: np.ndarray | None = None) -> str:
-        if values is None:
-            if name not in self.weights:
-                raise TrendFlowError("weights_missing", f"The checkpoint lacks the tensor {name!r}.")
-            values = self.weights[name]
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
-        return name
 
     def convolution(self, x: str, conv: str, norm: str, stride: int = 1, depthwise: bool = False) -> str:
         """Bias-free convolution with TensorFlow's SAME padding, then batch normalisation."""
-        weight = self.tensor(f"{conv}.weight")
+        weight = self.weight(f"{conv}.weight")
         kernel = self.weights[weight].shape[-1]
         out = -(-self.size // stride)
         # SAME pads the odd pixel behind the image, not before it as torch's symmetric padding would.
@@ -68,7 +49,7 @@ class _Builder:
             group=groups,
         )
         self.size = out
-        statistics = [self.tensor(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
+        statistics = [self.weight(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
         return self.node("BatchNormalization", [x, *statistics], norm, epsilon=BATCH_NORM_EPSILON)
 
     def relu6(self, x: str) -> str:
@@ -90,8 +71,8 @@ def feature_extractor(weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     `weights` are the tensors of the torch checkpoint by name. Raises `weights_missing` when one is absent.
     """
     builder = _Builder(weights)
-    builder.tensor("relu6_low", np.array(0, np.float32))
-    builder.tensor("relu6_high", np.array(6, np.float32))
+    builder.constant("relu6_low", [0], np.float32)
+    builder.constant("relu6_high", [6], np.float32)
     x = builder.relu6(builder.convolution("images", "_conv_stem", "_bn0", stride=2))
     index = 0
     for repeats, first_stride, expansion in BLOCKS:
@@ -101,11 +82,8 @@ def feature_extractor(weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
             index += 1
     x = builder.relu6(builder.convolution(x, "_conv_head", "_bn1"))
     builder.node("ReduceMean", [x], "embeddings", axes=[2, 3], keepdims=0)
-    graph = helper.make_graph(
-        builder.nodes,
+    return builder.model(
         "efficientnet_lite0_features",
         [helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["B", 3, IMAGE_SIZE, IMAGE_SIZE])],
         [helper.make_tensor_value_info("embeddings", onnx.TensorProto.FLOAT, ["B", FEATURES])],
-        list(builder.initializers.values()),
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

@@ -47,3 +47,16 @@ class TextEncoder(ModelHandle, Protocol):
     def embed(self, chunks: Sequence[np.ndarray]) -> np.ndarray:
         """Unit vectors of up to `entry.max_batch_size` chunks, float32 `[len(chunks), D]`. Raises what `infer` does."""
         ...
+
+
+@runtime_checkable
+class PromptEncoder(ModelHandle, Protocol):
+    """The text tower of an image–text model."""
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors float32 `[len(texts), D]` in the space of the image tower.
+
+        Each text is computed once per process; at most `entry.max_batch_size` may be new. Raises what `infer` does,
+        and `config_invalid` for a text that is longer than the model's context.
+        """
+        ...

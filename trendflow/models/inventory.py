@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.graph import ComponentGraph
 from trendflow.models.catalogue import Catalogue, CatalogueEntry
 from trendflow.models.pool import ModelPool
+from trendflow.models.profile_models import Draft, ProfileModels, drafts, profile_models
 from trendflow.models.store import FileState, WeightsStore
 
 
 @dataclass(frozen=True)
 class EntryRow:
-    """One entry. `digest_state` is the worst state among its files."""
+    """One entry. `digest_state` is the worst state among its files, `bytes` 0 where the size is not known.
+
+    `command` brings its files here; None when there is nothing to bring.
+    """
 
     name: str
     version: str
@@ -28,6 +33,7 @@ class EntryRow:
     weights_digest: str
     bytes: int
     digest_state: FileState
+    command: str | None
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,24 @@ class RoleRow:
 
 
 @dataclass(frozen=True)
+class UnpinnedRow:
+    """A model that is prepared for but cannot be loaded, with the reason."""
+
+    name: str
+    roles: tuple[str, ...]
+    upstream: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Inventory:
+    """`profiles` and `drafts` are empty when no graph was given."""
+
     entries: tuple[EntryRow, ...]
     roles: tuple[RoleRow, ...]
+    unpinned: tuple[UnpinnedRow, ...]
+    profiles: tuple[ProfileModels, ...]
+    drafts: tuple[Draft, ...]
 
 
 @dataclass(frozen=True)
@@ -57,8 +78,9 @@ class Verification:
     problem: str | None
 
 
-def list_models(catalogue: Catalogue, models_dir: Path) -> Inventory:
-    """All entries with the state of their files, and all roles with the reason where none serves them."""
+def list_models(catalogue: Catalogue, models_dir: Path, graph: ComponentGraph | None = None) -> Inventory:
+    """All entries with the state of their files, all roles with the reason where none serves them, the models that
+    cannot be loaded, and with a graph what each of its profiles runs and leaves out."""
     store = WeightsStore(models_dir)
     return Inventory(
         entries=tuple(_entry_row(entry, store) for entry in catalogue),
@@ -66,6 +88,11 @@ def list_models(catalogue: Catalogue, models_dir: Path) -> Inventory:
             RoleRow(name, role.used_by, tuple(entry.name for entry in catalogue.for_role(name)), role.without_entry)
             for name, role in catalogue.roles.items()
         ),
+        unpinned=tuple(
+            UnpinnedRow(model.name, model.roles, model.upstream, model.reason) for model in catalogue.unpinned.values()
+        ),
+        profiles=profile_models(graph, catalogue, models_dir) if graph is not None else (),
+        drafts=drafts(graph, catalogue) if graph is not None else (),
     )
 
 
@@ -110,6 +137,13 @@ def _entry_row(entry: CatalogueEntry, store: WeightsStore) -> EntryRow:
         licence_spdx=entry.licence_spdx,
         commercial_use=entry.commercial_use,
         weights_digest=entry.weights_digest,
-        bytes=sum(file.bytes for file in entry.files),
+        bytes=store.entry_bytes(entry),
         digest_state=store.entry_state(entry),
+        command=_command(entry),
     )
+
+
+def _command(entry: CatalogueEntry) -> str | None:
+    if not entry.files:
+        return None
+    return f"trendflow models {'pull' if entry.source.kind == 'url' else 'build'} {entry.name}"

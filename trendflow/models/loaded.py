@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
 
 from trendflow.contracts.artifact import ModelUsed
+from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.interface import ModelHandle
 from trendflow.models.tensors import describe
 
 
@@ -41,3 +47,52 @@ class LoadedModel:
             "outputs": [describe(spec) for spec in self._entry.outputs],
             "max_batch_size": self._entry.max_batch_size,
         }
+
+
+class LoadedEngine(ModelHandle, Protocol):
+    """A loaded model with the end of its life, whichever runtime executes it."""
+
+    def describe(self) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
+
+
+class TextFront:
+    """Base of the handles that put a tokenizer before a loaded model: to the outside they are that model."""
+
+    def __init__(self, model: LoadedEngine, vocabulary: int) -> None:
+        self._model = model
+        self._vocabulary = vocabulary
+
+    @property
+    def entry(self) -> CatalogueEntry:
+        return self._model.entry
+
+    @property
+    def used(self) -> ModelUsed:
+        return self._model.used
+
+    @property
+    def device_used(self) -> str:
+        return self._model.device_used
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run one batch of token ids; see `ModelHandle.infer`."""
+        return self._model.infer(inputs)
+
+    def describe(self) -> dict[str, Any]:
+        return self._model.describe() | {"vocabulary": self._vocabulary}
+
+    def close(self) -> None:
+        self._model.close()
+
+
+def tokenizers_library(entry: CatalogueEntry) -> ModuleType:
+    """The package tokenizers. Raises `dependency_missing`."""
+    try:
+        import tokenizers
+    except ImportError as exc:
+        raise TrendFlowError(
+            "dependency_missing", f"{entry.name} needs the package tokenizers.", kind="python_package"
+        ) from exc
+    return tokenizers

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
-from trendflow.models.interface import ModelHandle
+from trendflow.models.loaded import LoadedEngine
 from trendflow.models.store import WeightsStore
 
 if TYPE_CHECKING:
     from trendflow.models.triton.connection import TritonConnection
 
 _Key = tuple[str, str, str, str, str]
-
-
-class LoadedModel(ModelHandle, Protocol):
-    """A handle with the end of its life."""
-
-    def close(self) -> None: ...
 
 
 class ModelPool:
@@ -34,10 +28,10 @@ class ModelPool:
         self._store = WeightsStore(models_dir)
         self._threads = threads
         self._triton = triton
-        self._handles: dict[_Key, LoadedModel] = {}
+        self._handles: dict[_Key, LoadedEngine] = {}
         self._lock = threading.Lock()
 
-    def get(self, entry: CatalogueEntry, device: str | None = None) -> LoadedModel:
+    def get(self, entry: CatalogueEntry, device: str | None = None) -> LoadedEngine:
         """The loaded model; digests are checked before the first load.
 
         `device` defaults to the entry's policy; another class than the policy is refused (`device_unavailable`),
@@ -62,7 +56,7 @@ class ModelPool:
                 handle.close()
             self._handles.clear()
 
-    def _load(self, entry: CatalogueEntry, device: str) -> LoadedModel:
+    def _load(self, entry: CatalogueEntry, device: str) -> LoadedEngine:
         if (entry.runtime, entry.engine) == ("inprocess", "algorithm"):
             from trendflow.models.opencv_flow import DisFlowHandle
 
@@ -76,21 +70,30 @@ class ModelPool:
                 kind="python_package",
             )
         from trendflow.models.onnx_runtime import OnnxHandle
-        from trendflow.models.text_encoder import TOKENIZER, TextEncoderHandle
 
         paths = self._store.verify(entry)
-        names = [file.path for file in entry.files]
-        model = OnnxHandle.load(entry, paths[0], device, self._threads)
-        return TextEncoderHandle.load(model, paths[names.index(TOKENIZER)]) if TOKENIZER in names else model
+        return _with_text_front(
+            OnnxHandle.load(entry, paths[0], device, self._threads),
+            {file.path: path for file, path in zip(entry.files, paths, strict=True)},
+        )
 
-    def _served(self, entry: CatalogueEntry, device: str, connection: TritonConnection) -> LoadedModel:
-        from trendflow.models.text_encoder import TOKENIZER, TextEncoderHandle
+    def _served(self, entry: CatalogueEntry, device: str, connection: TritonConnection) -> LoadedEngine:
         from trendflow.models.triton.runtime import TritonHandle
 
         companions = self._store.verify_companions(entry)
-        model = TritonHandle.load(entry, device, connection)
-        tokenizers = [path for path in companions if path.name == TOKENIZER]
-        return TextEncoderHandle.load(model, tokenizers[0]) if tokenizers else model
+        return _with_text_front(TritonHandle.load(entry, device, connection), {path.name: path for path in companions})
+
+
+def _with_text_front(model: LoadedEngine, files: Mapping[str, Path]) -> LoadedEngine:
+    """The model behind the tokenizer that lies beside its weights; the model itself when there is none."""
+    from trendflow.models.prompt_encoder import VOCABULARY, PromptEncoderHandle
+    from trendflow.models.text_encoder import TOKENIZER, TextEncoderHandle
+
+    if TOKENIZER in files:
+        return TextEncoderHandle.load(model, files[TOKENIZER])
+    if VOCABULARY in files:
+        return PromptEncoderHandle.load(model, files[VOCABULARY])
+    return model
 
 
 @functools.cache

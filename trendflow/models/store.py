@@ -1,8 +1,14 @@
-"""Weight files on local disk: where they are, and the proof that they are the ones the catalogue means."""
+"""Weight files on local disk: where they are, and the proof that they are the ones the catalogue means.
+
+A pinned file proves itself by its sha256. A file made here from a pinned download has a receipt beside it that says
+which source and recipe it came from and what it was; it finds what has changed since, by accident or by another
+program, not a forger who may write both.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import threading
@@ -11,8 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from trendflow.contracts.canonical import canonical_json
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.models.catalogue import CatalogueEntry, WeightsFile
+from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.sources import WeightsFile
 
 FileState = Literal["present", "missing", "mismatch"]
 
@@ -35,14 +43,20 @@ class WeightsStore:
     def path(self, entry: CatalogueEntry, file: WeightsFile) -> Path:
         return self.root / entry.folder / file.path
 
+    def receipt_path(self, entry: CatalogueEntry, file: WeightsFile) -> Path:
+        """Where the receipt of a file made from a download lies."""
+        path = self.path(entry, file)
+        return path.with_name(f"{path.name}.receipt.json")
+
     def state(self, entry: CatalogueEntry, file: WeightsFile) -> FileState:
-        """Whether the file is there and is the pinned one."""
+        """Whether the file is there and is the one that is meant. Without its receipt a built file is missing."""
         path = self.path(entry, file)
         try:
             stat = path.stat()
-            if stat.st_size != file.bytes:
+            expected = self._expected(entry, file)
+            if expected is None or stat.st_size != expected[1]:
                 return "mismatch"
-            return "present" if self._digest(path, stat) == file.sha256 else "mismatch"
+            return "present" if self._digest(path, stat) == expected[0] else "mismatch"
         except (FileNotFoundError, NotADirectoryError):
             return "missing"
         except OSError as exc:
@@ -58,6 +72,10 @@ class WeightsStore:
                 return state
         return "present"
 
+    def entry_bytes(self, entry: CatalogueEntry) -> int:
+        """Size of all files; of one made from a download its source stands in, 0 where that is not known either."""
+        return sum(file.bytes or entry.source.bytes or 0 for file in entry.files)
+
     def verify(self, entry: CatalogueEntry) -> list[Path]:
         """Paths of all files of the entry, digests checked. Raises `weights_missing`."""
         return self._verified(entry, entry.files)
@@ -71,7 +89,8 @@ class WeightsStore:
         for file in files:
             state = self.state(entry, file)
             if state != "present":
-                problem = "is absent" if state == "missing" else "is not the file the catalogue pins"
+                pinned = "what was made from its source" if file.is_built_from_source else "the file the catalogue pins"
+                problem = "is absent" if state == "missing" else f"is not {pinned}"
                 raise TrendFlowError(
                     "weights_missing",
                     f"The weights file {file.path} of {entry.name} {entry.version} {problem}; "
@@ -102,9 +121,13 @@ class WeightsStore:
             temporary.unlink(missing_ok=True)
 
     def accept(self, entry: CatalogueEntry, file: WeightsFile, candidate: Path) -> None:
-        """Move `candidate` into place. Raises `weights_missing` when it is not the pinned file."""
+        """Move `candidate` into place. Raises `weights_missing` when it is not the pinned file.
+
+        A file made from a download is taken as it is and gets its receipt; a crash between the two leaves a file
+        without a valid receipt, which counts as missing.
+        """
         digest = file_sha256(candidate)
-        if digest != file.sha256:
+        if not file.is_built_from_source and digest != file.sha256:
             raise TrendFlowError(
                 "weights_missing",
                 f"The file obtained for {entry.name} {entry.version} is not the one the catalogue pins.",
@@ -113,10 +136,32 @@ class WeightsStore:
                 expected_sha256=file.sha256,
                 found_sha256=digest,
             )
-        candidate.chmod(0o644)  # temporary files are private by default; workers may run as another user
-        with candidate.open("rb") as written:
-            os.fsync(written.fileno())
-        candidate.replace(self.path(entry, file))
+        size = candidate.stat().st_size
+        _publish(candidate, self.path(entry, file))
+        if file.is_built_from_source:
+            receipt = {"identity": entry.source.built_identity, "sha256": digest, "bytes": size}
+            target = self.receipt_path(entry, file)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}")
+            try:
+                temporary.write_bytes(canonical_json(receipt))
+                _publish(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _expected(self, entry: CatalogueEntry, file: WeightsFile) -> tuple[str, int] | None:
+        """sha256 and size the file must have; None when its receipt is of another source or recipe, or no receipt.
+
+        Raises FileNotFoundError when a built file has no receipt.
+        """
+        if file.bytes is not None:
+            return file.sha256, file.bytes
+        try:
+            receipt = json.loads(self.receipt_path(entry, file).read_bytes())
+            if receipt["identity"] != entry.source.built_identity:
+                return None
+            return str(receipt["sha256"]), int(receipt["bytes"])
+        except (ValueError, TypeError, KeyError):  # not JSON, or JSON of another shape
+            return None
 
     @classmethod
     def _digest(cls, path: Path, stat: os.stat_result) -> str:
@@ -128,6 +173,13 @@ class WeightsStore:
             with cls._memo_lock:
                 cls._memo[key] = known
         return known
+
+
+def _publish(candidate: Path, target: Path) -> None:
+    candidate.chmod(0o644)  # temporary files are private by default; workers may run as another user
+    with candidate.open("rb") as written:
+        os.fsync(written.fileno())
+    candidate.replace(target)
 
 
 def file_sha256(path: Path) -> str:

@@ -7,16 +7,16 @@ the catalogue entry. Components hand over text and get vectors; tokens never lea
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
-from trendflow.models.interface import ModelHandle
+from trendflow.models.loaded import LoadedEngine, TextFront, tokenizers_library
+from trendflow.models.vectors import unit_rows
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,20 +29,12 @@ TOKENIZER = "tokenizer.json"
 _INPUTS = ("input_ids", "attention_mask")
 
 
-class EncoderModel(ModelHandle, Protocol):
-    """What turns token ids into token vectors."""
-
-    def describe(self) -> dict[str, Any]: ...
-
-    def close(self) -> None: ...
-
-
-class TextEncoderHandle:
+class TextEncoderHandle(TextFront):
     """A loaded text encoder; implements `TextEncoder`. Safe to use from several threads."""
 
-    def __init__(self, model: EncoderModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: LoadedEngine, tokenizer: Tokenizer) -> None:
+        super().__init__(model, tokenizer.get_vocab_size())
         entry = model.entry
-        self._model = model
         self._tokenizer = tokenizer
         self._width = _width(entry)
         self._output = entry.outputs[0].name
@@ -53,34 +45,12 @@ class TextEncoderHandle:
         self._overlap = _count(entry, "chunk_overlap", 0, self._chunk - 1)
 
     @classmethod
-    def load(cls, model: EncoderModel, tokenizer: Path) -> TextEncoderHandle:
+    def load(cls, model: LoadedEngine, tokenizer: Path) -> TextEncoderHandle:
         """Put a verified tokenizer file in front of a loaded model, whichever runtime executes that.
 
         Raises `model_load_failed` for a tokenizer that cannot be read.
         """
         return cls(model, _read_tokenizer(model.entry, tokenizer))
-
-    @property
-    def entry(self) -> CatalogueEntry:
-        return self._model.entry
-
-    @property
-    def used(self) -> ModelUsed:
-        return self._model.used
-
-    @property
-    def device_used(self) -> str:
-        return self._model.device_used
-
-    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run one batch of token ids; see `ModelHandle.infer`."""
-        return self._model.infer(inputs)
-
-    def describe(self) -> dict[str, Any]:
-        return self._model.describe() | {"vocabulary": self._tokenizer.get_vocab_size()}
-
-    def close(self) -> None:
-        self._model.close()
 
     def split(self, text: str) -> list[np.ndarray]:
         """The text as chunks of token ids, int64 `[≤ max_tokens]` each, framed as the model expects them.
@@ -108,10 +78,7 @@ class TextEncoderHandle:
             ids[row, : len(chunk)], mask[row, : len(chunk)] = chunk, 1
         hidden = self.infer(dict(zip(_INPUTS, (ids, mask), strict=True)))[self._output]
         mean = np.einsum("bld,bl->bd", hidden, mask.astype(np.float64)) / mask.sum(axis=1, keepdims=True)
-        lengths = np.linalg.norm(mean, axis=1, keepdims=True)
-        if not (lengths > 0).all():
-            raise TrendFlowError("artifact_validation_failed", f"{self.entry.name} gave a vector of length zero.")
-        return (mean / lengths).astype(np.float32)
+        return unit_rows(mean, self.entry.name)
 
     def _frame(self, prefix: str) -> tuple[list[int], list[int]]:
         """Token ids before and after the text of every chunk: special tokens and the entry's prefix."""
@@ -125,14 +92,9 @@ class TextEncoderHandle:
 
 
 def _read_tokenizer(entry: CatalogueEntry, path: Path) -> Tokenizer:
+    library = tokenizers_library(entry)
     try:
-        from tokenizers import Tokenizer
-    except ImportError as exc:
-        raise TrendFlowError(
-            "dependency_missing", f"{entry.name} needs the package tokenizers.", kind="python_package"
-        ) from exc
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer: Tokenizer = library.Tokenizer.from_file(str(path))
     except Exception as exc:  # the library raises bare Exception
         log.exception("the tokenizer of %s cannot be read", entry.name)
         raise TrendFlowError("model_load_failed", f"The tokenizer of {entry.name} cannot be read.") from exc

@@ -26,7 +26,7 @@ from trendflow import __version__
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import ComponentNode
 from trendflow.contracts.keys import code_version, data_version, model_signature
-from trendflow.contracts.manifest import find_row
+from trendflow.contracts.manifest import ends_run, find_row
 from trendflow.media import worker
 from trendflow.models.resolve import entry_for_role
 from trendflow.orchestration.checks import DESCRIPTION, VALID, check_stored
@@ -38,7 +38,7 @@ from trendflow.orchestration.partitions import video_runs
 from trendflow.orchestration.report_step import write_report
 from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.orchestration.runs import RunContext
-from trendflow.orchestration.wrapper import blocked_by, finalise, run_component, skip, store
+from trendflow.orchestration.wrapper import blocked_by, finalise, run_component, skip, skipped_error, store
 
 OWNERS = ["team:data-engineering"]
 IO_MANAGER_KEY = "artifacts"
@@ -150,8 +150,9 @@ def _component(context: AssetExecutionContext, run: RunContext, node: ComponentN
     if because is not None:
         skip(run, node.name, because)
         if run.is_required(node.name):
-            finalise(run)
-            raise _failure(context, TrendFlowError("dependency_missing", f"It was skipped: {because}."), node.name)
+            error = skipped_error(node.name, because)
+            finalise(run, error.message.removesuffix("."))
+            raise _failure(context, error, node.name)
         return
     finished = run_component(run, node.name)
     if finished.origin == "error" and run.is_required(node.name):
@@ -165,7 +166,7 @@ def _component(context: AssetExecutionContext, run: RunContext, node: ComponentN
             metadata=result_metadata(run, finished),
         )
         row = find_row(run.manifest(), node.name) or {}
-    if row["status"] == "error" and run.is_required(node.name):
+    if ends_run(row, run.required):
         finalise(run)
         raise _failure(context, TrendFlowError(row["error_code"], row["error"]), node.name)
     check = check_stored(run, node)

@@ -135,7 +135,7 @@ def run_metadata(run: RunContext, manifest: Mapping[str, Any]) -> dict[str, Any]
 def report_metadata(run: RunContext, key: str, size: int) -> dict[str, Any]:
     """Where the report of a run is, and the command that writes it anywhere else."""
     return {
-        "report": MetadataValue.path(report_location(run, key)),
+        "report": MetadataValue.path(report_location(run.deployment.store, key)),
         "open_elsewhere": f"trendflow report {run.identity.partition_key} --output report.html",
         "bytes": size,
     }

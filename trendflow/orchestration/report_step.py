@@ -6,6 +6,7 @@ from trendflow.orchestration.inputs import frames_available, open_frames
 from trendflow.orchestration.runs import RunContext
 from trendflow.presentation.report import render_report
 from trendflow.presentation.run_view import load_run_view, with_thumbnails
+from trendflow.storage.object_store import ObjectStore
 
 
 def report_key(run_path: str) -> str:
@@ -24,7 +25,7 @@ def write_report(run: RunContext) -> tuple[str, int]:
     return key, len(html)
 
 
-def report_location(run: RunContext, key: str) -> str:
-    """Where a person finds the report: a file on a local store, else its key."""
-    path = run.deployment.store.local_path(key)
+def report_location(store: ObjectStore, key: str) -> str:
+    """Where a person finds a page: a file on a local store, else its key."""
+    path = store.local_path(key)
     return key if path is None else str(path)

@@ -21,8 +21,10 @@ from trendflow.contracts.canonical import content_digest, utc_now
 from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.contracts.keys import model_signature
 from trendflow.contracts.manifest import (
+    RUN_TIME_UP,
     DerivedStatus,
     component_row_from_meta,
+    ends_run,
     find_row,
     skip_component,
     update_run,
@@ -226,7 +228,7 @@ class Stamper:
             input_digest=self.parts.input_digest if self.parts else None,
             optional=_reference_meta(self.parts) if self.parts else None,
         )
-        return self._finished({self.component: ({}, meta)}, "error")
+        return self._finished({self.component: ({}, meta)}, "error", RUN_TIME_UP if ended_the_run(error) else None)
 
     def _finished(self, artifacts: Any, origin: Any, notes: str | None = None) -> Finished:
         return Finished(
@@ -343,10 +345,15 @@ def blocked_by(run: RunContext, component: str) -> str | None:
     for name in run.deployment.graph.components[component].hard:
         row = find_row(manifest, name)
         if row is not None and row["status"] == "error":
-            return f"{name} failed with {row['error_code']}"
+            return _why(row)
         if row is None and name in skipped:
             return str(skipped[name])
     return None
+
+
+def _why(failed: Mapping[str, Any]) -> str:
+    """What others are skipped for that a failed row stopped."""
+    return RUN_TIME_UP if failed["notes"] == RUN_TIME_UP else f"{failed['name']} failed with {failed['error_code']}"
 
 
 def skip(run: RunContext, component: str, because: str) -> None:
@@ -362,8 +369,8 @@ def finalise(run: RunContext, because: str | None = None) -> dict[str, Any]:
         rows = {row["name"]: row for row in manifest["components"]}
         skipped = {entry["name"] for entry in manifest["run"]["skipped"]}
         failed = sorted((row for row in rows.values() if row["status"] == "error"), key=lambda row: row["finished_at"])
-        cause = next((row for row in failed if run.is_required(row["name"])), None)
-        reason = because or (f"{cause['name']} failed with {cause['error_code']}" if cause else "not executed")
+        cause = next((row for row in failed if ends_run(row, run.required)), None)
+        reason = because or (_why(cause) if cause else "not executed")
         for node in run.enabled:
             if node.name not in rows and node.name not in skipped:
                 manifest = skip_component(manifest, node.name, reason)
@@ -379,3 +386,21 @@ def finalise(run: RunContext, because: str | None = None) -> dict[str, Any]:
 def run_status(run: RunContext, manifest: Mapping[str, Any]) -> DerivedStatus:
     """The run's status under its own profile: which components it requires decides."""
     return manifest_status(manifest, run.required)
+
+
+def run_error(run: RunContext, manifest: Mapping[str, Any]) -> TrendFlowError | None:
+    """What ended the run: a failure, or a required component that could not run. None while neither happened."""
+    for row in manifest["components"]:
+        if ends_run(row, run.required):
+            return TrendFlowError(row["error_code"], row["error"])
+    skipped = {entry["name"]: entry["because"] for entry in manifest["run"]["skipped"]}
+    # In graph order the first is the one that its own dependency stopped; the others were skipped because of it.
+    for name in run.required:
+        if name in skipped:
+            return skipped_error(name, skipped[name])
+    return None
+
+
+def skipped_error(component: str, because: str) -> TrendFlowError:
+    """The error of a run whose required `component` cannot run."""
+    return TrendFlowError("dependency_missing", f"{component} was skipped: {because}.", kind="artifact")

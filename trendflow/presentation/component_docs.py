@@ -22,6 +22,15 @@ keeps it current.
 - NaN means that something was not measured. Its reason stands in `absent_features` of the artifact's meta; an artifact
   without any measurement has status `empty` and an `empty_reason`.
 - Symbols in shapes that occur more than once in an artifact have one size throughout.
+- Statistics run over finite values, and without one they are NaN. Percentiles interpolate linearly; standard deviations
+  and variances divide by the number of values and need two; a share of nothing is NaN.
+- *Duration* is that of the video in full precision, `duration_sec` of the frames folder's `video/metadata.json`. Of n
+  equal parts of a video (thirds, eighths) a time t lies in number ⌊n·t / duration⌋ + 1, and its end in the last one.
+- *Reliable motion* at a frame is `motion_norm_per_sec_mean` in its row of `core_optical_flow`, NaN where
+  `pair_reliable_mask` is false.
+- Audio windows are the samples round(start · rate) … round(end · rate) − 1 of the file.
+- How a model wants its input, and the file it is, stands in its entry of `models/catalogue.yaml`; what the words there
+  mean, under Method.
 - Errors are those a component raises itself. Whatever runs can also end with `timeout`, `out_of_memory`, `cancelled` or
   `internal_error`; what is read from a store with `storage_unavailable`; what needs a model with `weights_missing`,
   `model_load_failed` or `device_unavailable`; and a result that breaks its schema with `artifact_validation_failed`."""
@@ -43,7 +52,37 @@ def render_components(registry: Registry, schemas: SchemaRegistry, thresholds: T
         ),
     )
     chapters = ("\n\n".join(_chapter(entry, registry.graph, schemas, thresholds)) for entry in registry)
-    return "\n\n".join((_HEAD, overview, *chapters)) + "\n"
+    return "\n\n".join((_HEAD, overview, *_drafts(registry.graph), *chapters)) + "\n"
+
+
+def _drafts(graph: ComponentGraph) -> Iterator[str]:
+    """What is decided but has no code yet: the drafted profiles and components with their edges."""
+    drafts = graph.drafts
+    if not drafts.components:
+        return
+    yield "## Drafted, not part of this release"
+    yield "Edges and roles are decided and checked; there is no code, and a drafted profile cannot be used."
+    yield markdown_table(
+        ("profile", "what it is for", "extends", "still missing"),
+        (
+            (f"`{name}`", profile.description, f"`{profile.extends}`", f"{len(drafts.missing(name))} components")
+            for name, profile in drafts.profiles.items()
+        ),
+    )
+    yield markdown_table(
+        ("component", "what it will measure", "needs", "uses if there", "model roles", "profiles"),
+        (
+            (
+                f"`{node.name}`",
+                node.description,
+                _code(node.hard),
+                "everything that measures" if node.soft_is_all else _code(node.soft),
+                _code(node.roles),
+                ", ".join(name for name, profile in drafts.profiles.items() if node.name in profile.components),
+            )
+            for node in drafts.components.values()
+        ),
+    )
 
 
 def _chapter(
@@ -56,6 +95,9 @@ def _chapter(
     if facts.result:
         yield "### Result"
         yield facts.result
+    if facts.methods:
+        yield "### Method"
+        yield "\n".join(f"- {method[:1].upper()}{method[1:]}" for method in facts.methods)
     if entry.spec.params:
         yield "### Parameters"
         yield markdown_table(
@@ -83,7 +125,7 @@ def _declaration(entry: RegisteredComponent, graph: ComponentGraph) -> Iterator[
         yield (
             "uses if there",
             ", ".join(
-                f"`{name}` (absent: {graph.absent[name]})" if name in graph.absent else f"`{name}`"
+                f"`{name}` (not part of this release)" if name in graph.drafts.components else f"`{name}`"
                 for name in node.soft
             ),
         )

@@ -8,6 +8,7 @@ from trendflow.contracts.graph import ComponentGraph
 
 _BOX_W, _BOX_H, _GAP_X, _GAP_Y, _PAD, _HEAD = 208, 40, 76, 18, 24, 34
 _CLOSING = (("run_manifest", "json"), ("run_report", "html"))
+_VECTOR, _CORPUS = "feature_vector", (("feature_health", "html"),)
 
 _STYLE = """
 text{font:13px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#1f2933}
@@ -46,6 +47,7 @@ def render_graph(graph: ComponentGraph) -> str:
     leaves = [name for name in graph.components if not any(name in node.deps for node in graph.components.values())]
     edges += [_edge(places[name], places["run_manifest"], "hard") for name in leaves]
     edges.append(_edge(places["run_manifest"], places["run_report"], "hard"))
+    edges += [_edge(places[_VECTOR], places[name], "hard") for name, _ in _CORPUS if name in places]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" aria-label="The TrendFlow asset graph"><style>{_STYLE}</style>'
@@ -66,7 +68,10 @@ def _columns(graph: ComponentGraph) -> list[list[tuple[str, list[tuple[str, str]
     columns: list[list[tuple[str, list[tuple[str, str]]]]] = [[] for _ in range(max(depth.values()) + 1)]
     for stage, nodes in graph.stages().items():
         columns[depth[stage]].append((stage, [(node.name, node.kind) for node in nodes]))
-    return [*columns, [("run", list(_CLOSING))]]
+    last = [("run", list(_CLOSING))]
+    if _VECTOR in graph.components:
+        last.append(("all runs", list(_CORPUS)))
+    return [*columns, last]
 
 
 def _stage_height(boxes: int) -> int:

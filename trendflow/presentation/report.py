@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from trendflow.contracts.errors import TrendFlowError
 from trendflow.presentation import facts, pictures
 from trendflow.presentation.headlines import headlines
+from trendflow.presentation.pages import asset, render_page
 from trendflow.presentation.run_view import RunView
 from trendflow.presentation.texts import STATUS_TEXTS
 from trendflow.presentation.timeline import make_axis
 from trendflow.presentation.tracks import build_groups
-
-MAX_BYTES = 3_000_000
 
 
 def render_report(view: RunView) -> str:
@@ -28,19 +21,13 @@ def render_report(view: RunView) -> str:
     Every value is escaped by the template; a content security policy forbids any request and any script but the one
     inside. Raises `artifact_validation_failed` when the page would exceed 3 MB.
     """
-    page = _environment().get_template("report.html.j2").render(**_context(view))
-    size = len(page.encode("utf-8"))
-    if size > MAX_BYTES:
-        raise TrendFlowError(
-            "artifact_validation_failed", f"The report has {size} bytes; 3 MB is the limit.", size=size
-        )
-    return page
+    return render_page("report.html.j2", _context(view))
 
 
 def _context(view: RunView) -> dict[str, Any]:
     axis = make_axis(view)
     shots, shot_count = pictures.storyboard(view)
-    script = _asset("report.js")
+    script = asset("report.js")
     return {
         "run": view.run,
         "status": view.status,
@@ -59,24 +46,7 @@ def _context(view: RunView) -> dict[str, Any]:
         "components": facts.component_rows(view),
         "models": facts.model_rows(view),
         "features": facts.feature_tables(view),
-        "css": _asset("report.css"),
+        "css": asset("report.css"),
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
     }
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("trendflow.presentation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-@cache
-def _asset(name: str) -> Markup:
-    """A style sheet or script of the package; trusted, hence not escaped."""
-    return Markup(files("trendflow.presentation").joinpath("templates", name).read_text("utf-8"))

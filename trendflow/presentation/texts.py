@@ -42,7 +42,7 @@ WARNING_TEXTS: dict[str, str] = {
     "near_uniform_probs": "Prompt probabilities are close to uniform and were not used.",
     "low_valid_ratio": "More than 60 % of a model-facing array is missing.",
     "large_sampling_gap": "Neighbouring sampled frames are more than 6 s apart.",
-    "partial_failure": "An optional component failed; the rest of the run is complete.",
+    "partial_failure": "An optional component failed, which alone does not fail a run.",
     "small_source_file": "The downloaded file is unusually small.",
 }
 

@@ -214,12 +214,17 @@ class ResultStore:
 
     def run_paths(self) -> Iterator[str]:
         """Paths of all runs that have a manifest, sorted."""
+        for platform_id, video_id in self.videos():
+            for run_id in self._runs_of(platform_id, video_id):
+                run_path = f"{platform_id}/{video_id}/{run_id}"
+                if self._store.exists(self._manifest_key(run_path)):
+                    yield run_path
+
+    def videos(self) -> Iterator[tuple[str, str]]:
+        """Platform and id of every video that has a run folder, sorted."""
         for platform_id in sorted(PLATFORM_IDS):
             for video_id in self._store.folders(f"{ROOT}/{platform_id}"):
-                for run_id in self._runs_of(platform_id, video_id):
-                    run_path = f"{platform_id}/{video_id}/{run_id}"
-                    if self._store.exists(self._manifest_key(run_path)):
-                        yield run_path
+                yield platform_id, video_id
 
     def orphans(self, run_path: str) -> list[str]:
         """Objects of the run folder, relative to it, that no manifest row names."""

@@ -14,6 +14,7 @@ from trendflow.contracts.artifact import Artifact
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.identity import RunIdentity
 from trendflow.contracts.manifest import (
+    RUN_TIME_UP,
     add_run_warnings,
     component_row_from_meta,
     content_digests,
@@ -251,8 +252,22 @@ DONE = "2026-03-01T10:00:00.000Z"
 def test_required_components_decide_the_status_of_a_run(
     finished: str | None, rows: dict[str, str], expected: str
 ) -> None:
-    manifest = {
+    assert run_status(ended(finished, rows), ["a", "b"]) == expected
+
+
+def ended(finished: str | None, rows: dict[str, str], notes: str | None = None) -> dict[str, Any]:
+    """What of a manifest decides its status; `notes` stand in the row of `extra`."""
+    found = [{"name": name, "status": status, "notes": None} for name, status in rows.items()]
+    return {
         "run": {"finished_at": finished},
-        "components": [{"name": name, "status": status} for name, status in rows.items()],
+        "components": [{**row, "notes": notes} if row["name"] == "extra" else row for row in found],
     }
-    assert run_status(manifest, ["a", "b"]) == expected
+
+
+@pytest.mark.parametrize("finished", [None, DONE])
+@pytest.mark.parametrize(("notes", "over"), [(RUN_TIME_UP, True), ("another note", False), (None, False)])
+def test_a_run_over_its_time_is_an_error_whatever_it_stopped(
+    finished: str | None, notes: str | None, over: bool
+) -> None:
+    manifest = ended(finished, {"a": "ok", "b": "ok", "extra": "error"}, notes)
+    assert (run_status(manifest, ["a", "b"]) == "error") == over

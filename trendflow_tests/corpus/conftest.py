@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from trendflow.config import Settings
-from trendflow.contracts.graph import ProfileComponent
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.document_input import providing
 from trendflow.orchestration.runs import new_run_id, submit_run
 from trendflow.orchestration.wrapper import persist, run_component
 from trendflow_tests.corpus.films import make_films
 from trendflow_tests.corpus.measured import Columns
-from trendflow_tests.orchestration.runs import with_profile
+from trendflow_tests.orchestration.runs import fewer_pictures, with_profile
 
 PICTURES = 32, 48  # least and wanted number of frames for whoever runs a model on them
-
-
-def _fewer_pictures(components: dict[str, ProfileComponent]) -> None:
-    """A clip of some seconds needs no 200 frames to tell one value from another."""
-    low, target = PICTURES
-    for name, node in components.items():
-        if name.startswith("core_") or name in ("shot_quality", "optical_flow"):
-            sampling = {"min_frames": low, "target_frames": target}
-            components[name] = dataclasses.replace(node, sampling=sampling)
 
 
 @pytest.fixture(scope="session")
 def columns(tmp_path_factory: pytest.TempPathFactory, data_dir: Path, models_dir: Path) -> Columns:
     folder = tmp_path_factory.mktemp("films")
     deployment = Deployment(Settings(home=tmp_path_factory.mktemp("home"), models=models_dir, onnx_threads=1))
-    with_profile(deployment, _fewer_pictures)
+    with_profile(deployment, fewer_pictures(*PICTURES))
     columns = Columns(deployment.schemas)
     for name, film in make_films(data_dir, folder):
         run = submit_run(

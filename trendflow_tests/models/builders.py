@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from trendflow.models.catalogue import NO_LICENCE, Catalogue, CatalogueEntry, UnpinnedModel
+from trendflow.models.catalogue import NO_LICENCE, Catalogue, CatalogueEntry, ModelFacts
 
 
 def entry_values(**overrides: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def entry_values(**overrides: Any) -> dict[str, Any]:
 def entry_for(data: bytes, **overrides: Any) -> CatalogueEntry:
     """A valid entry that pins `data` as its only file."""
     file = {"path": "model.onnx", "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    return CatalogueEntry.model_validate(entry_values(files=[file], **overrides))
+    return CatalogueEntry.model_validate(entry_values(**{"files": [file], **overrides}))
 
 
 def catalogue_of(*entries: CatalogueEntry) -> Catalogue:
@@ -82,7 +82,7 @@ def onnx_bytes(
     return bytes(model.SerializeToString())
 
 
-def random_encoder(model: UnpinnedModel, seed: int = 0, **overrides: Any) -> tuple[CatalogueEntry, bytes]:
+def random_encoder(model: ModelFacts, seed: int = 0, **overrides: Any) -> tuple[CatalogueEntry, bytes]:
     """An entry with the facts of `model` and a small ONNX file with random weights.
 
     The file maps the mean over the second last axis (time) linearly to the embedding: wiring and shapes are the real
@@ -107,13 +107,15 @@ def random_encoder(model: UnpinnedModel, seed: int = 0, **overrides: Any) -> tup
     return random_entry(model, data, **overrides), data
 
 
-def random_entry(model: UnpinnedModel, data: bytes, **overrides: Any) -> CatalogueEntry:
+def random_entry(model: ModelFacts, data: bytes, **overrides: Any) -> CatalogueEntry:
     """An entry with the facts of `model` for a file with random weights, labelled as such in name and licence."""
-    facts = model.model_dump(exclude={"upstream"}, exclude_unset=True)
-    labels = {
+    facts = model.model_dump(include=set(ModelFacts.model_fields), exclude_unset=True)
+    labels: dict[str, Any] = {
         "name": f"{model.name}_random",
         "licence_spdx": NO_LICENCE,
         "commercial_use": "forbidden",
         "attribution": "Random weights for tests; no trained model.",
     }
+    if isinstance(model, CatalogueEntry):
+        labels["max_batch_size"] = model.max_batch_size
     return entry_for(data, **{**facts, **labels, **overrides})

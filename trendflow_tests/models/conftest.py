@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from trendflow.models.catalogue import Catalogue
 from trendflow.models.pool import ModelPool
+from trendflow_tests.models.weights_server import Server, weights_server
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +34,9 @@ def sample_frames(sample_video: Path) -> np.ndarray:
             if frame.time is not None and frame.time >= len(frames):
                 frames.append(frame.to_ndarray(format="rgb24"))
     return np.stack(frames)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with weights_server() as running:
+        yield running

@@ -16,8 +16,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.models.build import build_models, read_checkpoint
+from trendflow.models.build import build_models
 from trendflow.models.catalogue import Catalogue
+from trendflow.models.checkpoint import read_checkpoint
 from trendflow.models.onnx_graph import (
     CENTERFACE_NAMES,
     free_centerface,

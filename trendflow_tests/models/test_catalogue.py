@@ -184,7 +184,7 @@ def test_a_bad_entry_is_refused_with_its_name_and_line(overrides: dict[str, Any]
 
 def _with_unpinned(name: str = "huge", **overrides: Any) -> str:
     facts = {key: value for key, value in entry_values().items() if key in ModelFacts.model_fields and key != "name"}
-    model = {**facts, "upstream": "https://example.org/huge", **overrides}
+    model = {**facts, "upstream": "https://example.org/huge", "reason": "No digest.", **overrides}
     return yaml.safe_dump({**_document(), "unpinned": {name: model}}, sort_keys=False)
 
 
@@ -202,6 +202,7 @@ def test_an_unpinned_model_serves_no_role() -> None:
         ({"name": "tiny"}, "is unpinned at once"),
         ({"files": []}, "Extra inputs"),  # a digest would be a pin, and no digest is no entry
         ({"upstream": "http://example.org"}, "pattern"),
+        ({"reason": ""}, "at least 1 character"),
         ({"embedding_dim": 5}, "embedding_dim is the width of no output"),
         ({"roles": ["smell"]}, "unknown role"),
     ],

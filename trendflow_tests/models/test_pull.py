@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,62 +12,7 @@ from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.pull import Pulled, pull_models
 from trendflow.models.store import WeightsStore
 from trendflow_tests.models.builders import catalogue_of, entry_for
-
-DATA = os.urandom(1 << 20)
-
-
-@dataclass
-class Server:
-    """A weights server whose misbehaviour a test can choose."""
-
-    url: str = ""
-    data: bytes = DATA
-    status: int = 200
-    ranges: bool = True
-    break_after: int | None = None
-    shift: int = 0
-    redirect: str | None = None
-    requests: list[tuple[str, str | None]] = field(default_factory=list)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            wanted = self.headers.get("Range")
-            state.requests.append((self.path, wanted))
-            if state.redirect is not None:
-                self.send_response(302)
-                self.send_header("Location", state.redirect)
-                self.end_headers()
-                return
-            if state.status != 200:
-                self.send_response(state.status)
-                self.send_header("Retry-After", "7")
-                self.end_headers()
-                return
-            start = int(re.findall(r"\d+", wanted)[0]) if wanted and state.ranges else 0
-            body = state.data[start:]
-            self.send_response(206 if start else 200)
-            if start:
-                first, last = start + state.shift, len(state.data) - 1
-                self.send_header("Content-Range", f"bytes {first}-{last}/{len(state.data)}")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body[: state.break_after])
-
-        def log_message(self, format: str, *args: object) -> None:
-            return None
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        state.url = f"http://127.0.0.1:{httpd.server_port}"
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        yield state
-        httpd.shutdown()
-        thread.join()
+from trendflow_tests.models.weights_server import DATA, Server
 
 
 def _entry(server: Server, data: bytes = DATA) -> CatalogueEntry:
@@ -145,6 +85,17 @@ def test_a_server_that_never_stops_is_cut_off(server: Server, tmp_path: Path) ->
     server.data = DATA * 8
     assert _failure(_entry(server), tmp_path).error_code == "weights_missing"
     assert _left(tmp_path) == []
+
+
+def test_a_partial_download_that_does_not_fit_is_dropped(server: Server, tmp_path: Path) -> None:
+    entry = _entry(server)
+    server.break_after = 700_000
+    _failure(entry, tmp_path)
+    server.break_after, server.status = None, 416
+    assert _failure(entry, tmp_path).error_code == "network_error"
+    assert _left(tmp_path) == []
+    server.status = 200
+    assert pull_models(catalogue_of(entry), tmp_path)[0].bytes_downloaded == len(DATA)
 
 
 def test_a_short_answer_is_no_download(server: Server, tmp_path: Path) -> None:

@@ -11,11 +11,15 @@ import pytest
 
 from trendflow.config import Settings
 from trendflow.contracts.video_document import VideoDocument
+from trendflow.definitions import build_definitions
+from trendflow.orchestration import resources
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.jobs import PROCESS_VIDEO
+from trendflow.orchestration.launch import process_here
 from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
 from trendflow.orchestration.work import Finished
 from trendflow.orchestration.wrapper import persist, run_component
-from trendflow_tests.orchestration.runs import Execute, Submit
+from trendflow_tests.orchestration.runs import Execute, Here, Submit
 
 REPO = Path(__file__).resolve().parents[2]
 FPS, SECONDS, RATE = 10, 6, 22050
@@ -106,6 +110,19 @@ def execute() -> Execute:
         return results
 
     return run_all
+
+
+@pytest.fixture
+def here(deployment: Deployment, dagster_home: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Processes a run through Dagster, with the assets of this test's deployment. Gives back how it ended."""
+    monkeypatch.setattr(resources.TrendFlowResource, "deployment", property(lambda self: deployment))
+
+    def process(run: RunContext) -> str:
+        resources._run.cache_clear()
+        job = build_definitions(deployment).resolve_job_def(PROCESS_VIDEO)
+        return process_here(job, run.identity.partition_key)
+
+    return process
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pytest
 import yaml
 
-from trendflow.contracts.graph import ComponentGraph, Profile, ProfileComponent
+from trendflow.contracts.graph import Profile, ProfileComponent
 from trendflow.contracts.package_data import data_path
 from trendflow.contracts.video_document import VideoDocument
 from trendflow.orchestration.deployment import Deployment
@@ -35,6 +35,10 @@ class Submit(Protocol):
     ) -> RunContext: ...
 
 
+class Here(Protocol):
+    def __call__(self, run: RunContext) -> str: ...
+
+
 class Execute(Protocol):
     def __call__(self, run: RunContext, only: set[str] | None = None) -> dict[str, Finished]: ...
 
@@ -46,6 +50,7 @@ def write_graph(path: Path, *components: str) -> Path:
     profile["components"] = {name: profile["components"][name] for name in components}
     roles = {role for name in components for role in graph["components"][name]["roles"]["required"]}
     profile["models"] = {role: entry for role, entry in profile["models"].items() if role in roles}
+    graph["drafts"].pop("profiles")  # they extend the profiles as they are shipped
     path.write_text(yaml.safe_dump(graph, sort_keys=False), encoding="utf-8")
     return path
 
@@ -53,8 +58,7 @@ def write_graph(path: Path, *components: str) -> Path:
 def edit_profile(deployment: Deployment, edit: Callable[[Profile], Profile]) -> None:
     """Put an edited starter profile in place of the deployment's own, before anything is submitted."""
     graph = deployment.graph
-    profiles = {"starter": edit(graph.profile("starter"))}
-    vars(deployment)["graph"] = ComponentGraph(graph.components, profiles, graph.absent, graph.source)
+    vars(deployment)["graph"] = dataclasses.replace(graph, profiles={"starter": edit(graph.profile("starter"))})
     vars(deployment).pop("registry", None)
 
 
@@ -81,6 +85,18 @@ def only(*names: str) -> Callable[[dict[str, ProfileComponent]], None]:
     def change(components: dict[str, ProfileComponent]) -> None:
         for name in set(components) - set(names):
             del components[name]
+
+    return change
+
+
+def fewer_pictures(low: int, target: int) -> Callable[[dict[str, ProfileComponent]], None]:
+    """A clip of some seconds needs no 200 frames for whoever runs a model on them."""
+
+    def change(components: dict[str, ProfileComponent]) -> None:
+        for name, node in components.items():
+            if name.startswith("core_") or name in ("shot_quality", "optical_flow"):
+                sampling = {"min_frames": low, "target_frames": target}
+                components[name] = dataclasses.replace(node, sampling=sampling)
 
     return change
 

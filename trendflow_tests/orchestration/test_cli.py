@@ -89,6 +89,7 @@ def test_a_second_run_id_is_refused(cli: Cli, processed: tuple[str, subprocess.C
         (["process", "https://example.com/video.mp4"], 3, "input_constraint_violated"),
         (["process", __file__, "--video-id", "two words"], 3, "input_constraint_violated"),
         (["process", __file__, "--profile", "nobody"], 2, "config_invalid"),
+        (["submit", __file__, "--profile", "v1"], 2, "config_invalid"),
         (["process"], 2, "config_invalid"),
         (["brew"], 2, "config_invalid"),
         (["show", "not-a-key"], 3, "input_constraint_violated"),

@@ -21,6 +21,7 @@ from dagster import AssetKey, DagsterInstance
 from trendflow.contracts.identity import split_partition_key
 from trendflow.contracts.keys import data_version
 from trendflow.contracts.manifest import content_digests
+from trendflow.dataset.health_checks import CHECKS
 from trendflow.definitions import defs, load_job
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.document_input import providing
@@ -57,7 +58,12 @@ COMPONENT_EDGES = {
     "text_processor": {"segmenter"},
 }
 COMPONENT_EDGES["feature_vector"] = set(COMPONENT_EDGES)
-EDGES = {**COMPONENT_EDGES, "run_manifest": set(COMPONENT_EDGES), "run_report": {"run_manifest"}}
+EDGES = {
+    **COMPONENT_EDGES,
+    "run_manifest": set(COMPONENT_EDGES),
+    "run_report": {"run_manifest"},
+    "feature_health": {"feature_vector"},
+}
 
 
 def test_the_asset_graph_is_that_of_the_components_of_all_profiles() -> None:
@@ -79,7 +85,8 @@ def test_assets_describe_their_components(deployment: Deployment) -> None:
         assert asset.owners
         assert asset.kinds
     checks = {(key.asset_key.path[-1], key.name) for key in graph.asset_check_keys}
-    assert checks == {(name, "valid") for name in COMPONENT_EDGES}
+    health = {("feature_health", check.name) for check in CHECKS}
+    assert checks == {(name, "valid") for name in COMPONENT_EDGES} | health
 
 
 def test_a_run_records_versions_checks_and_metadata(
@@ -230,11 +237,13 @@ def test_backfill_from_the_ui_isolates_the_broken_file(
 
     assets = server.wait(lambda: server.ask(NODES)["assetNodes"], 120)
     names = {node["assetKey"]["path"][-1] for node in assets}
+    # What is computed per video; the health of the features belongs to no partition.
+    selected = [node["assetKey"] for node in assets if node["assetKey"]["path"] != ["feature_health"]]
     assert {"segmenter", "core_clip", "run_manifest", "run_report"} <= names
 
     launched = server.ask(
         BACKFILL,
-        params={"partitionNames": keys, "assetSelection": [node["assetKey"] for node in assets], "tags": []},
+        params={"partitionNames": keys, "assetSelection": selected, "tags": []},
     )["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
 

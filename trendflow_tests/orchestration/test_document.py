@@ -74,10 +74,13 @@ def processed(cli: Cli, folder: Path, small_clip: Path) -> subprocess.CompletedP
     )
 
 
+def manifest_of(cli: Cli, key: str) -> dict[str, Any]:
+    return dict(json.loads((cli.home / "store/result_store/upload" / key / "manifest.json").read_text()))
+
+
 def row_of(cli: Cli, key: str) -> dict[str, Any]:
     """What the manifest says of text_processor."""
-    manifest = json.loads((cli.home / "store/result_store/upload" / key / "manifest.json").read_text())
-    (row,) = (row for row in manifest["components"] if row["name"] == "text_processor")
+    (row,) = (row for row in manifest_of(cli, key)["components"] if row["name"] == "text_processor")
     return dict(row)
 
 
@@ -118,6 +121,8 @@ def test_a_run_without_a_document_goes_on_without_its_text(cli: Cli, small_clip:
     assert "text_processor: The run was submitted without a document." in " ".join(found.stdout.split())
     row = row_of(cli, "no-text-here/r1")
     assert (row["status"], row["error_code"]) == ("error", "dependency_missing")
+    run = manifest_of(cli, "no-text-here/r1")["run"]
+    assert (run["warnings"], run["skipped"]) == (["partial_failure"], [])
     assert cli("validate", "no-text-here/r1").returncode == 0
 
 

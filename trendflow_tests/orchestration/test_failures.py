@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,13 @@ from dagster import DagsterInstance
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import ProfileComponent
 from trendflow.contracts.manifest import find_row
-from trendflow.definitions import load_job
-from trendflow.orchestration import metadata, resources
+from trendflow.orchestration import metadata
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.launch import process_here
-from trendflow.orchestration.runs import RunContext, open_run, view_run
+from trendflow.orchestration.runs import open_run, view_run
 from trendflow.orchestration.wrapper import finalise, run_status
 from trendflow_tests.orchestration.runs import (
     Execute,
+    Here,
     Submit,
     breaking,
     only,
@@ -31,20 +29,8 @@ from trendflow_tests.orchestration.runs import (
 )
 
 
-@pytest.fixture
-def here(deployment: Deployment, dagster_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[RunContext], str]:
-    """Processes a run through Dagster with this test's deployment."""
-    monkeypatch.setattr(resources.TrendFlowResource, "deployment", property(lambda self: deployment))
-
-    def process(run: RunContext) -> str:
-        resources._run.cache_clear()
-        return process_here(load_job(), run.identity.partition_key)
-
-    return process
-
-
 def test_a_profile_with_fewer_components_runs_what_it_enables_and_closes(
-    deployment: Deployment, clip: Path, submit: Submit, here: Callable[[RunContext], str]
+    deployment: Deployment, clip: Path, submit: Submit, here: Here
 ) -> None:
     with_profile(deployment, only("segmenter", "cut_detection", "loudness_extractor"))
     run = submit(deployment, clip)
@@ -63,7 +49,7 @@ def test_an_optional_failure_is_recorded_and_its_dependants_are_skipped_or_go_on
     deployment: Deployment,
     clip: Path,
     submit: Submit,
-    here: Callable[[RunContext], str],
+    here: Here,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_profile(deployment, only("segmenter", "core_object_detections", "core_face_landmarks", "cut_detection"))
@@ -87,7 +73,7 @@ def test_a_required_failure_stops_the_run_and_a_second_attempt_repairs_it(
     deployment: Deployment,
     clip: Path,
     submit: Submit,
-    here: Callable[[RunContext], str],
+    here: Here,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = submit(deployment, clip)
@@ -113,7 +99,7 @@ def test_a_result_that_cannot_be_stored_becomes_an_error_row(
     deployment: Deployment,
     clip: Path,
     submit: Submit,
-    here: Callable[[RunContext], str],
+    here: Here,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_profile(deployment, optional("tempo_extractor"))
@@ -137,7 +123,7 @@ def test_a_preview_that_cannot_be_drawn_costs_nothing_but_the_picture(
     deployment: Deployment,
     clip: Path,
     submit: Submit,
-    here: Callable[[RunContext], str],
+    here: Here,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(*arguments: object) -> None:

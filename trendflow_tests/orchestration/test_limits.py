@@ -19,11 +19,9 @@ from trendflow.components.base import ComponentInputs
 from trendflow.contracts.artifact import Artifact
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.manifest import update_run
-from trendflow.definitions import load_job
 from trendflow.orchestration import limits, resources, segmenter_step
 from trendflow.orchestration.deadline import OutOfTime, run_within
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.launch import process_here
 from trendflow.orchestration.limits import RunClock, run_limit_s, time_limit
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.wrapper import run_component, run_status
@@ -32,7 +30,7 @@ from trendflow.storage.object_store import ObjectStore
 from trendflow.storage.result_store import ResultStore
 from trendflow.storage.retry import ContentionPolicy, RetryPolicy, is_exhausted
 from trendflow_tests.orchestration.probe import NAME, add_probe, value
-from trendflow_tests.orchestration.runs import Execute, Submit, statuses
+from trendflow_tests.orchestration.runs import Execute, Here, Submit, statuses
 
 AT_ONCE = RetryPolicy(waits=(0.0, 0.0, 0.0))
 TRIES = 4  # the first one and three more
@@ -246,16 +244,13 @@ def test_a_component_is_stopped_when_the_time_of_its_run_is_up(
 
 
 def test_the_asset_run_starts_the_clock_and_obeys_it(
-    deployment: Deployment, clip: Path, submit: Submit, dagster_home: Path, monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment, clip: Path, submit: Submit, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_probe(deployment, lambda inputs: value(1.0))
-    monkeypatch.setattr(resources.TrendFlowResource, "deployment", property(lambda self: deployment))
-    resources._run.cache_clear()
     run = submit(deployment, clip)
     monkeypatch.setattr(limits, "MIN_RUN_LIMIT_S", 0.0)
     monkeypatch.setattr(limits, "RUN_LIMIT_PER_SECOND", 0.0)
-    job = load_job()
-    assert process_here(job, run.identity.partition_key) == "error"
+    assert here(run) == "error"
     row = run.manifest()["components"][0]
     assert (row["name"], row["error_code"]) == ("segmenter", "timeout")
     assert resources._run(deployment, run.identity.partition_key).clock.elapsed_s > 0

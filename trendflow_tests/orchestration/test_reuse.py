@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.package_data import data_path
 from trendflow.orchestration import cache
 from trendflow.orchestration.cache import KeyParts
 from trendflow.orchestration.deployment import Deployment
@@ -138,6 +140,25 @@ def test_what_a_model_runs_on_is_a_part_of_the_key(deployment: Deployment, clip:
     before, after = _parts_of(run), _parts_of(other)
     assert {name for name in PARTS if getattr(before, name) != getattr(after, name)} == {"model_signature"}
     assert before.key != after.key
+
+
+def test_what_is_only_drafted_is_part_of_no_key(
+    deployment: Deployment, clip: Path, submit: Submit, tmp_path: Path
+) -> None:
+    graph = yaml.safe_load(data_path("component_graph.yaml").read_text(encoding="utf-8"))
+    named = {name: entry for name, entry in graph["drafts"]["components"].items() if name == "asr_extractor"}
+    assert graph["drafts"]["profiles"]
+    graph["drafts"] = {"components": named}  # text_processor names it as a soft dependency
+    path = tmp_path / "component_graph.yaml"
+    path.write_text(yaml.safe_dump(graph, sort_keys=False), encoding="utf-8")
+    bare = Deployment(deployment.settings.model_copy(update={"graph_file": path}))
+    run, other = submit(deployment, clip), submit(bare, clip)
+    assert [node.name for node in run.enabled] == [node.name for node in other.enabled]
+    for node in run.enabled:
+        upstream = {dep: {dep: "a" * 64} for dep in deployment.graph.active_deps("starter", node.name)}
+        before, after = (cache.key_parts(each, node.name, "d" * 64, upstream) for each in (run, other))
+        assert before.flat() == after.flat()
+        assert before.key == after.key
 
 
 def _parts_of(run: RunContext) -> KeyParts:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,9 +13,8 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.presentation.figure import WIDTH
 from trendflow.presentation.previews import preview_for
 from trendflow.presentation.report import render_report
+from trendflow_tests.presentation.headless import measured
 from trendflow_tests.presentation.synthetic import arrays_of, make_view
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 # Measures the report inside a frame of the wanted width: a window of a headless browser cannot be that narrow.
 # The pointer event checks that the read-out script runs.
@@ -54,14 +49,6 @@ addEventListener("load", function () {{
 
 
 @pytest.fixture(scope="module")
-def browser() -> str:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no chromium on this machine")
-    return found
-
-
-@pytest.fixture(scope="module")
 def page() -> str:
     error = TrendFlowError("model_load_failed", "The engine refuses the weights of a_model_with_quite_a_long_name.")
     return render_report(make_view(errors={"core_face_landmarks": error}, warnings=("sampling_shortfall",)))
@@ -86,25 +73,3 @@ def test_a_browser_draws_every_preview(browser: str, tmp_path: Path) -> None:
     widths = measured(browser, PICTURES.format(images="".join(images)), tmp_path)
     assert widths == [WIDTH] * len(previews)
     assert len(widths) >= 7
-
-
-def measured(browser: str, page: str, folder: Path) -> Any:
-    """What a page that measures itself leaves in its element `out`."""
-    probe = folder / "probe.html"
-    probe.write_text(page, "utf-8")
-    command = [
-        browser,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        f"--user-data-dir={folder / 'profile'}",
-        "--window-size=1400,1000",
-        "--virtual-time-budget=4000",
-        "--dump-dom",
-        probe.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    match = re.search(r"<pre id=\"out\">(.*?)</pre>", done.stdout, re.DOTALL)
-    assert match, done.stdout[-500:]
-    return json.loads(html.unescape(match[1]))

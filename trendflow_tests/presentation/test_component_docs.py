@@ -57,6 +57,30 @@ def test_every_component_key_feature_and_parameter_has_its_line(registry: Regist
             assert f"`{role}` (" in chapters[node.name]
 
 
+def test_methods_are_told_once_in_every_chapter_they_belong_to(chapters: dict[str, str]) -> None:
+    """`Method:` paragraphs of a component's own docstrings and of its helpers', and of nobody else's."""
+    page = "".join(chapters.values())
+    assert "Method:" not in page
+    assert chapters["cut_detection"].count("- Shots begin at source frame 0 and at event_source_frame") == 1
+    scaled = "`letterbox`: scaled by r = "
+    takers = [name for name, text in chapters.items() if scaled in text]
+    assert {"core_clip", "core_optical_flow", "core_object_detections", "core_face_landmarks"} <= set(takers)
+    assert not {"cut_detection", "shot_quality", "uniqueness", "text_processor"} & set(takers)
+    assert all(chapters[name].count(scaled) == 1 for name in takers)
+
+
+def test_what_is_drafted_stands_apart_with_its_edges(registry: Registry) -> None:
+    page = render_components(registry, SchemaRegistry.load(), THRESHOLDS)
+    (section,) = re.findall(r"^## Drafted, .*?(?=^## )", page, flags=re.MULTILINE | re.DOTALL)
+    rows = {line.split(" | ")[0].strip("| `"): line for line in section.splitlines() if line.startswith("| `")}
+    drafts = registry.graph.drafts
+    assert rows.keys() == drafts.profiles.keys() | drafts.components.keys()
+    needed = "`segmenter`, `core_clip`, `cut_detection`, `emotion_face`"
+    assert rows["high_level_semantic"].endswith(f" | {needed} | `onset_extractor`, `ocr_extractor` | – | v1, v2 |")
+    assert rows["speaker_diarization_extractor"].endswith(" | `segmenter` | – | `speaker_encoder`, `vad` | v1, v2 |")
+    assert rows["v2"].endswith(" | `v1` | 24 components |")
+
+
 def test_every_constant_is_told_where_it_is_read(chapters: dict[str, str]) -> None:
     readers = {
         f"{section}.{name}": [component for component, text in chapters.items() if f"`{section}.{name}`" in text]

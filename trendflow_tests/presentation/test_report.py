@@ -10,8 +10,9 @@ import pytest
 
 from trendflow.contracts.artifact import feature_arrays
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.presentation.pages import MAX_BYTES
 from trendflow.presentation.pictures import frame_boxes
-from trendflow.presentation.report import MAX_BYTES, render_report
+from trendflow.presentation.report import render_report
 from trendflow.presentation.run_view import ComponentView, RunView
 from trendflow.presentation.thumbnails import Thumbnail, make_thumbnails, plan_thumbnails
 from trendflow_tests.presentation.page import Page

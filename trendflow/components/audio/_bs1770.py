@@ -3,6 +3,10 @@
 The K-weighting filters come from pyloudnorm, with the parameters that reproduce the coefficients printed in the
 recommendation. Its meter is not used: it takes the fourth channel of 5.1 for a surround although it is the LFE,
 and it copies the whole signal.
+
+Method: the loudness of a window is −0.691 + 10 log10(Σ G·mean z²) LUFS over the channels; z is the channel after the
+two K-weighting filters of BS.1770-4, run once over the whole signal, and G is 1.41 for left and right surrounds, 0
+for LFE, else 1. All windows but the audio windows lie on a grid of 10 ms.
 """
 
 from __future__ import annotations

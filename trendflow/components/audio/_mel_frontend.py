@@ -2,6 +2,13 @@
 
 Every number comes from the entry; this module only knows the methods. Windows must already have the length the entry
 states, see `fit`.
+
+Method: a window is brought to `input_samples` as `padding` says: `repeat` continues it from its start,
+`repeat_then_zero` repeats it as often as it fits completely and fills up with silence, `zero` only fills up. Its mel
+power spectrogram S has periodic Hann frames of `n_fft` samples centred on multiples of `hop`, the ends continued by
+reflection, and `mel_bands` triangles of equal area on Slaney's mel scale from `mel_low_hz` to `mel_high_hz`. The
+model sees log10(1 + power_factor·S) or 10 log10(max(S, power_floor)), by `compression`; its input says of how many
+frames, from the first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""Onset strength of audio windows from one mel spectrogram of the whole signal."""
+"""Onset strength of audio windows from one mel spectrogram of the whole signal.
+
+Method: the onset envelope has one value per hop of 512 samples of `audio.wav`: the mean over 128 mel bands of the
+rise in dB since the frame before, falls counting as 0. Frames are Hann windows of 2048 samples that start at
+multiples of 512 and lie inside the audio window; levels more than 80 dB below the loudest band of the window are
+raised to that. Bands and spectrum are librosa's (`melspectrogram` without centring, `power_to_db`, `onset_strength`).
+"""
 
 from __future__ import annotations
 

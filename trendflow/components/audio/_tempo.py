@@ -1,4 +1,18 @@
-"""Beat rate of one onset envelope, with the evidence for it."""
+"""Beat rate of one onset envelope, with the evidence for it.
+
+Method: the unbiased autocorrelation of the n envelope values less their mean, e, is r(τ) = Σ e(i)·e(i+τ) / (n − τ). A
+comb takes r/r(0), smoothed by (¼, ½, ¼), at 1 to 4 times a lag, as far as those are at most ¾ n, and averages it; the
+average counts as 0 where the first of these values is below half of it. Its product with exp(−½ log₂²(BPM / 120)) is
+the evidence, over a geometric grid from `bpm_min`, or the rate of which `min_periods` periods fill the envelope, to
+`bpm_max`, reaching 1 % beyond both, in equal steps of at most 0.5 %. The highest three local maxima are the
+candidates.
+
+Method: the lag of a candidate and the height of r/r(0) there, the pulse clarity, are the vertex of the parabola
+through the highest of the three lags around it and its two neighbours; where that has no peak, they stay as they are.
+Then the same at 2, 3 and 4 times the lag found so far, while that lag plus 2 is at most ¾ n and the height at least
+half of the clarity: position / multiple becomes the lag. Candidates that move out of the range, or to within 2 % of a
+better one, are left out for the next.
+"""
 
 from __future__ import annotations
 

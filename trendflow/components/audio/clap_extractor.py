@@ -2,6 +2,10 @@
 
 Sample rate, input length, padding and spectral front end are facts of the catalogue entry. Windows that the model's
 input cannot hold are refused: cutting a piece out of them would make the result depend on where it is cut.
+
+Method: the mean of all channels of `audio_full.wav` is resampled to the entry's `sample_rate` (soxr, quality HQ), and
+the windows are cut out of that. Where the entry states `level_dbfs`, one factor for the whole video brings the mean
+power of the windows with sound (of segment_rms_dbfs) to it, so that quiet passages stay quieter than loud ones.
 """
 
 from __future__ import annotations

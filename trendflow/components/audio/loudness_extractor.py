@@ -1,4 +1,8 @@
-"""loudness_extractor: level and dynamics after ITU-R BS.1770-4 and EBU R128, from the full-quality audio."""
+"""loudness_extractor: level and dynamics after ITU-R BS.1770-4 and EBU R128, from the full-quality audio.
+
+Method: everything but the frame levels is measured on `audio_full.wav`. Levels are 20 log10(max(x, 1e-6)) dBFS of RMS
+or peak, without a filter.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,14 @@
 """One flat, named vector per run: everything the components of the profile say to a model.
 
 A column is `<component>__<key>__<statistic>`; the set of columns and their order follow from the profile and the
-schemas (`_columns`), so all runs of one profile can be stacked. What a component did not measure, because it failed,
+schemas, so all runs of one profile can be stacked. What a component did not measure, because it failed,
 found its subject absent or could not know, is NaN with `feature_present_mask` false and its reason in
 `absent_features`.
+
+Method: the statistic is `value` for a scalar feature. An array enters by those of `mean`, `std`, `min`, `max`, `p50`
+and `p90`, over its finite values, that its row in the table of its component names under "in the vector". Features
+and arrays that are not model-facing have no column. An embedding is copied; of `frame_embeddings` it is the mean over
+the frames.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 Everything that is measured or embedded afterwards sees the text without its hashtags, so adding some changes the tag
 features alone. Addresses are left as they are: what follows a `#` in one is no tag.
+
+Method: a hashtag is a number sign that continues no word, or follows a hashtag, and the letters, digits, marks and
+underscores after it, at least one of them a letter (UAX #31). Outside addresses each is replaced by a space; they are
+compared after case folding.
 """
 
 from __future__ import annotations

@@ -2,6 +2,11 @@
 
 Two spellings of one text (entities or signs, composed or decomposed, one space or many) have the same form, so no
 feature can tell them apart.
+
+Method: a text is measured in NFC with HTML character references decoded, invisible signs (soft hyphens, direction
+marks) taken out and runs of white space made one space, without any at the ends. Characters are the extended grapheme
+clusters of UAX #29. Words are what lies between its word boundaries and holds a letter or a digit; they are compared
+after case folding and with one kind of apostrophe.
 """
 
 from __future__ import annotations

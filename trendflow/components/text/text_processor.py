@@ -2,6 +2,14 @@
 
 Hashtags are taken out of title and description first; lexical features and embeddings see what is left. A text that
 holds nothing but hashtags and white space counts as missing.
+
+Method: the transcript is its segments that hold text, joined by a space. Seconds of audio are audio_coverage_ratio ·
+duration of the Segmenter.
+
+Method: a text is embedded in chunks of `chunk_tokens` of the entry's tokens, each sharing `chunk_overlap` with the
+one before, the last one ending with the text; special tokens and `prefix` frame every chunk. The vector of a chunk is
+the mean of its tokens' vectors where the entry's `pooling` is `mean_over_mask`, scaled to unit length; several chunks
+are averaged and scaled again.
 """
 
 from __future__ import annotations

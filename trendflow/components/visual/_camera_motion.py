@@ -3,6 +3,12 @@
 A similarity w = a·z + b in complex coordinates (x + iy, origin in the centre of the frame) is fitted to the flow at
 the centres of a 32×32 grid with random sample consensus (Fischler and Bolles, 1981) and least squares on the inliers.
 The "random" samples are a fixed quasi-random sequence, so equal fields give equal answers everywhere.
+
+Method: at the centres of 32×32 equal cells of the field (bilinear between pixels) points z = x + iy around the centre
+of the frame move to w = z + v_x + i v_y, in model pixels. Of the similarities w = a·z + b through 128 fixed, evenly
+spread pairs of points at least 8 cells apart, ½ ≤ |a| ≤ 2, the one with the least sum of min(residual², `inlier_px`²)
+is taken. It is fitted again by least squares to its inliers, at most five times, while that sum falls. |a| is the
+scale, arg a the rotation, b the displacement of the centre.
 """
 
 from __future__ import annotations

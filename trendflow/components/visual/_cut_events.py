@@ -46,14 +46,23 @@ class Event:
 
 
 def gradual_event(kind: EventType, dense: DenseSignals, start: int, end: int, strength: float) -> Event:
-    """An event from frame `start` to frame `end`, located at the first frame at or after its centre."""
+    """An event from frame `start` to frame `end`, located at the first frame at or after its centre.
+
+    Method: a fade, dissolve, pan or zoom is located at the first source frame at or after the middle between its start
+    and its end.
+    """
     start_s, end_s = float(dense.t[start]), float(dense.t[end])
     frame = dense.frame_at((start_s + end_s) / 2)
     return Event(kind, frame, float(dense.t[frame]), start, end, start_s, end_s, float(np.clip(strength, 0.0, 1.0)))
 
 
 def find_flashes(dense: DenseSignals) -> list[Event]:
-    """Two luma steps of opposite sign within `flash_max_s` that cancel each other; never a boundary."""
+    """Two luma steps of opposite sign within `flash_max_s` that cancel each other; never a boundary.
+
+    Method: a flash begins where luma_mean changes by at least `flash_step` and ends with an opposite change of at least
+    that within `flash_max_s`, after which luma is within `flash_net_change` of the frame before the flash. It is
+    located at its start; its strength is the largest distance in between from the luma before.
+    """
     step = np.diff(dense.luma, prepend=dense.luma[0])
     large = np.flatnonzero(np.abs(step) >= CUTS.flash_step)
     found: list[Event] = []
@@ -81,6 +90,11 @@ def hard_cut_candidates(dense: DenseSignals, flashes: Sequence[Event]) -> np.nda
     """Frames that begin a new shot by the score rule: strong, far above their neighbourhood, locally maximal.
 
     Frames of a flash and pairs with a damaged frame neither are candidates nor hide one.
+
+    Method: a source frame begins a shot (hard cut) if its cut_score is at least `hard_cut_score`, at least
+    `hard_cut_ratio` times the mean score around it, and the largest within ±`cut_separation_s` (of equals the first).
+    The mean is that of the other pairs within ±`neighbourhood_s`, at least `neighbourhood_pairs` to each side, and no
+    less than `hard_cut_floor`. Pairs with a damaged frame and those from the start to the end of a flash count as 0.
     """
     score = np.nan_to_num(dense.score)
     score[excluded_pairs(dense, flashes)] = 0.0
@@ -126,6 +140,11 @@ def find_fades(dense: DenseSignals, cuts: np.ndarray) -> list[Event]:
 
     Monotone means: it never falls back by more than `luma_tolerance` in total. A tolerance per step would let a
     slow change in either direction pass as a rise.
+
+    Method: `luma_mean` is split where it turns back by more than `luma_tolerance`. A part without hard cut that changes
+    by at least `fade_min_change` and whose darker end is at most `fade_black_luma` is a fade; its strength is that
+    change. It starts with the last frame within `luma_tolerance` of its first luma and ends with the first one within
+    that of its last, and must last `fade_min_s` and `fade_min_frames`.
     """
     found: list[Event] = []
     for first, last in monotone_legs(dense.luma, CUTS.luma_tolerance):

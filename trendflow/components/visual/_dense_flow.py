@@ -2,6 +2,10 @@
 
 Everything about the model is read from its catalogue entry: two pictures in, one displacement field out, in pixels of
 the model's canvas, x before y. Padding is removed here; the field stays on the model's grid.
+
+Method: `core_optical_flow` measures the flow v from each frame to the next one on the canvas of the model; margins are
+left out. "Model pixels" are those of the canvas. An analysis pixel is one of the stored frame, so v_x counts
+W / scaled width and v_y H / scaled height analysis pixels; divided by max(W, H) they are frame lengths.
 """
 
 from __future__ import annotations

@@ -2,6 +2,11 @@
 
 The scale and shift of a map are unknown and differ between frames, so everything that is compared between frames is
 measured on the map normalised by its own robust range: d = clip((z − p05) / (p95 − p05), 0, 1).
+
+Method: the raw map z is the output of the model; percentiles run over its pixels. ∇d takes central differences,
+one-sided at the border. A third has ⌊rows / 3⌋ rows. Between-class variance is w(1 − w)(μ₁ − μ₀)² for the share w of
+pixels below k/128, k = 1…127, and the mean d of the pixels on both sides. Grids are averaged over areas by OpenCV's
+INTER_AREA.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The depth model: frames → maps of relative inverse depth, exactly as the catalogue entry describes it."""
+"""The depth model: frames → maps of relative inverse depth, exactly as the catalogue entry describes it.
+
+Method: `bicubic_unclipped` is OpenCV's INTER_CUBIC on floats, whose overshoot is kept.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,11 @@
 
 CenterFace (Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019) is anchor-free: per
 cell a score, the logarithm of height and width, the offset of the centre and five points relative to the box.
+
+Method: where `heatmap` at row r and column c of the output is at least `score_threshold`, there is a face of height and
+width s · exp(`scale`) around s · ((r, c) + `offset` + ½) on the canvas, y before x, s = `output_stride`. Boxes are cut
+to the frame, dropped if a side is below 1 px, suppressed from the best score down where the IoU with a kept one exceeds
+`nms_iou`, and ordered by area, largest first.
 """
 
 from __future__ import annotations

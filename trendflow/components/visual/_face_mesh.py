@@ -2,6 +2,15 @@
 
 The mesh model sees a square crop around the face box, enlarged by the entry's `crop_scale` and turned upright when the
 eye line is tilted by at least `align_min_roll_deg`. Positions are continuous: pixel i covers [i, i + 1).
+
+Method: the mesh model sees a square around the centre of the face box before it was cut to the frame, `crop_scale`
+times its longer side, `pad_value` outside of the frame. If the line from the left to the right eye of the detector (as
+seen) is tilted by at least `align_min_roll_deg`, the square is turned with it. A face with a presence below
+`presence_threshold` has no mesh. Pixel k covers [k, k + 1) in frame and square. z, in pixels of the square, is brought
+to those of the frame and divided by the width of the box.
+
+Method: `mouth_open` and `eye_open` use the distances of points in pixels, from x · width and y · height of the frame,
+without z, over the faces with a mesh.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Flicker of the dense luma: fast changes of brightness around a moment, within its shot."""
+"""Flicker of the dense luma: fast changes of brightness around a moment, within its shot.
+
+Method: `flicker_std_1s` is the standard deviation of luma_mean minus its mean over ±`flicker_mean_s`/2, over the source
+frames within ±`flicker_reach_s` of the sample. Both use frames of its shot alone and none with corrupt_mask.
+"""
 
 from __future__ import annotations
 

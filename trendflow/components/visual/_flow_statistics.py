@@ -2,6 +2,11 @@
 
 Fields are float32 `[h, w, 2]` (x right, y down) in model pixels. Tolerances are in model pixels too: they express the
 accuracy of the estimate, and the model's grid is the same part of the frame whatever the analysis size is.
+
+Method: statistics run over all pixels of the field. Where v leads is between pixels: the backward flow is fetched there
+bilinearly. Sine and cosine of the direction weighted by magnitude are Σ dy / Σ m and Σ dx / Σ m over the moving pixels,
+(dx, dy) in frame lengths and m its length. Derivatives are central differences of model pixels, one-sided at the
+border.
 """
 
 from __future__ import annotations

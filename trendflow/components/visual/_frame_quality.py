@@ -2,6 +2,16 @@
 
 Luma is 0.2126 R + 0.7152 G + 0.0722 B, as a share of full scale. It is computed in whole ten-thousandths of a grey
 level, which float32 holds exactly, so a pixel at a limit of exposure is on its right side.
+
+Method: luma is 0.2126 R + 0.7152 G + 0.0722 B of a stored frame, / 255. Sobel and Laplacian see the picture mirrored at
+its border without repeating the outermost pixels (OpenCV's default). Pixels are black up to `underexposed_level`. Hue
+is that of OpenCV's 8-bit HSV, in steps of 2°; S · V is (max − min) of R, G, B / 255. The primary face is the largest
+box, from floor(x1, y1) to ceil(x2, y2) pixels.
+
+Method: the diagonal coefficients are those of the decimated transform whose support lies inside the picture: rows and
+columns 0, 2, 4, … of the luma filtered in both directions with (1 − √3, √3 − 3, 3 + √3, −1 − √3) / (4√2), the first
+weight on the row or column itself. Colourfulness is √(σ²(rg) + σ²(yb)) + 0.3 √(μ²(rg) + μ²(yb)) with rg = R − G and
+yb = (R + G)/2 − B.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 Li et al., "Generalized Focal Loss", NeurIPS 2020: each side of a box is a distribution over integer distances
 0…bins−1 in units of the stride; its expectation is the distance from the cell centre.
+
+Method: column c and row r of the grid with stride s stand for the point (s(c + ½), s(r + ½)) of the canvas. Every class
+whose score there is at least `score_threshold` gives a box; its sides (`distribution_order`) are s · Σ k · p_k away
+from the point, p the softmax over the `distribution_bins` numbers k = 0, 1, … of that side.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Frames → object boxes in analysis pixels, with the model the role `object_detector` is mapped to."""
+"""Frames → object boxes in analysis pixels, with the model the role `object_detector` is mapped to.
+
+Method: boxes are cut to the frame, dropped if a side is below 1 px, and then suppressed: from the best score down, a
+box falls if its IoU with a kept box of its class exceeds `nms_iou`. The boxes of a frame stand in this order.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,10 @@ def without_exposure_steps(dense: DenseSignals, candidates: np.ndarray, pictures
 
     A sudden change of exposure moves every bin of the histogram and every pixel, so the score alone takes it for a
     cut. It is refuted only where two pictures within ±`evidence_reach_s` have no other candidate between them.
+
+    Method: no hard cut is where the thumbnails right before and after it, each at most `evidence_reach_s` away and with
+    no other candidate between them, correlate in luma (Pearson) by at least `same_picture_correlation`; a thumbnail
+    whose luma spreads by less than `flat_luma_std` correlates with none.
     """
     kept = []
     for j in candidates:
@@ -52,6 +56,13 @@ def dissolves_by_blending(dense: DenseSignals, pictures: Pictures, cuts: np.ndar
 
     The blend must hold for the pictures as they are and with their mean colour removed: a scene whose exposure
     adapts blends perfectly otherwise.
+
+    Method: of thumbnails at least `dissolve_thumb_gap_s` apart, a and b equally many before and after m are a dissolve
+    if they are `dissolve_min_s` to `dissolve_max_s` apart, lowres_mad of every frame between stays in
+    `dissolve_mad_min`…`dissolve_mad_max` without a hard cut, the mean |a − b| is at least `dissolve_blend_distance` and
+    the mean |m − (a + b)/2| at most `dissolve_blend_error` of it, both also after each picture's mean colour is taken
+    off, and a and b are not the same picture by `same_picture_correlation`. Of overlapping ones the one with the
+    largest difference of the two means is kept; its strength is the mean |a − b|, R, G and B in [0, 1].
     """
     pictures = _thinned(pictures)
     frames = np.searchsorted(dense.t, pictures.times_s - 5e-7)
@@ -99,6 +110,9 @@ def fades_or_dissolves(
 
     A fade is a blend with black and a dissolve out of a dark picture starts at black's luma. The change is a
     dissolve when both ends show structure and not the same one, else it is a fade.
+
+    Method: where a fade and a dissolve overlap, it is the dissolve if the thumbnails around both correlate by at most
+    `two_pictures_correlation`, else the fade.
     """
     kept = list(fades)
     confirmed: list[Event] = []

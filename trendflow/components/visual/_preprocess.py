@@ -1,13 +1,14 @@
 """RGB frames → the input tensor of an image model, exactly as its catalogue entry describes it.
 
-Facts read from `entry.preprocessing`:
+Method: the words under `preprocessing` of a catalogue entry, for a frame of W×H. `stretch`: to `width`×`height`.
+`letterbox`: scaled by r = min(`width`/W, `height`/H) to round(rW)×round(rH), in the middle (margins left and above
+rounded down) of a canvas of `pad_value`; with `longer_side`, r is that / max(W, H), and the canvas has the sides of the
+scaled frame, at least `min_side`, rounded up to multiples of `multiple_of`. `shorter_side_center_crop`: scaled by
+r = `resize_shorter` / min(W, H), sides rounded down, then the central `width`×`height`, margins rounded.
 
-- `geometry`: `stretch` (both sides to `width` × `height`), `letterbox` (aspect kept, centred, `pad_value` around; into
-  `width` × `height`, or with `longer_side` and `multiple_of` into the smallest canvas whose sides are such multiples,
-  with `min_side` none of them shorter than that)
-  or `shorter_side_center_crop` (shorter side to `resize_shorter`, then the central `width` × `height`);
-- `interpolation`: `bilinear` (two-tap, as OpenCV) or `bicubic` (antialiased, as Pillow and torchvision);
-- `color_order`: `RGB` or `BGR`; `mean`, `std` per channel in that order, on the 0…255 scale.
+Method: `bilinear` is OpenCV's INTER_LINEAR and `bicubic` Pillow's BICUBIC, both on 8 bits. Each channel x (0…255, in
+the order `color_order`) becomes (x − `mean`) / `std`, unless the model takes uint8 pixels as they are. Positions on the
+canvas become pixels of the frame by (x − margin) · W / scaled width.
 """
 
 from __future__ import annotations
@@ -78,12 +79,12 @@ class ColorNormalisation:
 
 @dataclass(frozen=True)
 class FramePreprocessing:
-    """Geometry and colour of one entry; the output is float32 `[n, 3, h, w]`."""
+    """Geometry and colour of one entry. `color` is None where the model takes the pixels as they are."""
 
     geometry: str
     interpolation: str
     facts: Mapping[str, int]
-    color: ColorNormalisation
+    color: ColorNormalisation | None
     entry_name: str
 
     @classmethod
@@ -103,10 +104,14 @@ class FramePreprocessing:
             facts["pad_value"] = int(number(entry, "preprocessing", "pad_value", 0, 255))
             if "min_side" in entry.preprocessing:
                 facts["min_side"] = int(number(entry, "preprocessing", "min_side", 1))
-        return cls(geometry, interpolation, facts, ColorNormalisation.of(entry), entry.name)
+        color = None if _takes_pixels(entry) else ColorNormalisation.of(entry)
+        return cls(geometry, interpolation, facts, color, entry.name)
 
     def __call__(self, frames: np.ndarray) -> tuple[np.ndarray, Placement]:
-        """uint8 RGB `[n, H, W, 3]` → (float32 `[n, 3, h, w]`, placement shared by all frames)."""
+        """uint8 RGB `[n, H, W, 3]` → (input tensor, placement shared by all frames).
+
+        The tensor is float32 `[n, 3, h, w]`, or uint8 `[n, h, w, 3]` where the model takes pixels.
+        """
         height, width = frames.shape[1:3]
         if self.geometry == "letterbox":
             images, placement = self._letterbox(frames, width, height)
@@ -116,7 +121,7 @@ class FramePreprocessing:
             placement = Placement((size[0] / width, size[1] / height), (0.0, 0.0))
         else:
             images, placement = self._center_crop(frames, width, height)
-        return self.color.channels_first(images), placement
+        return images if self.color is None else self.color.channels_first(images), placement
 
     def _letterbox(self, frames: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Placement]:
         if "longer_side" in self.facts:
@@ -137,8 +142,8 @@ class FramePreprocessing:
 
     def _center_crop(self, frames: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Placement]:
         size, shorter = (self.facts["width"], self.facts["height"]), self.facts["resize_shorter"]
-        ratio = shorter / min(width, height)
-        full = (max(shorter, int(width * ratio)), max(shorter, int(height * ratio)))
+        # Whole numbers: a ratio in floating point may end just below a size and lose a pixel.
+        full = (shorter * width // min(width, height), shorter * height // min(width, height))
         left, top = round((full[0] - size[0]) / 2), round((full[1] - size[1]) / 2)
         if left < 0 or top < 0:
             raise TrendFlowError(
@@ -148,6 +153,15 @@ class FramePreprocessing:
             [resize(frame, full, self.interpolation)[top : top + size[1], left : left + size[0]] for frame in frames]
         )
         return images, Placement((full[0] / width, full[1] / height), (-float(left), -float(top)))
+
+
+def _takes_pixels(entry: CatalogueEntry) -> bool:
+    """Whether the model's input is uint8 RGB, channels last, with the normalisation inside the model."""
+    if entry.inputs[0].dtype != "uint8":
+        return False
+    if entry.inputs[0].layout != "NHWC" or entry.preprocessing.get("color_order") != "RGB":
+        raise TrendFlowError("model_spec_invalid", f"The entry {entry.name} takes pixels in an unknown order.")
+    return True
 
 
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:

@@ -1,11 +1,12 @@
-"""Class probabilities of one prompt set, from the prompt probabilities that core_clip writes.
+"""Class probabilities of one prompt set, from the probabilities of its prompts.
 
-A prompt's name is its class, or `<class>/<variant>` where a class has several prompts; the probability of a class is
-the sum over its prompts.
+Method: the class of a prompt is its name up to a slash; the probability of a class is the sum over its prompts. A set
+is near uniform when the mean over the frames of −Σ p ln p / ln P, over its P prompts, exceeds `near_uniform_entropy`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from trendflow.components.base import Upstream
 from trendflow.components.visual import _summary
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.prompt_bank import prompt_class
 from trendflow.contracts.thresholds import THRESHOLDS
 
 
@@ -23,7 +25,7 @@ class PromptConstants:
     near_uniform_entropy: float
 
 
-PROMPTS = THRESHOLDS.bind("prompt_probabilities", PromptConstants)
+PROMPT_LIMITS = THRESHOLDS.bind("prompt_probabilities", PromptConstants)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,16 @@ class ClassProbabilities:
     values: np.ndarray
     near_uniform: bool
     """The prompts do not tell the frames apart (mean entropy near its maximum); the set has no scalars then."""
+
+    @classmethod
+    def summed(cls, prompts: Sequence[str], probabilities: np.ndarray) -> ClassProbabilities:
+        """From the prompt names of a set, `<class>` or `<class>/<variant>`, and their probabilities `[N, P]`."""
+        exact = probabilities.astype(np.float64)
+        classes = [prompt_class(name) for name in prompts]
+        names = tuple(dict.fromkeys(classes))
+        member = np.array([[name == own for name in names] for own in classes], dtype=np.float64)
+        uniform = _summary.mean(normalised_entropy(exact)) > PROMPT_LIMITS.near_uniform_entropy
+        return cls(names, exact @ member, uniform)
 
     def of(self, name: str) -> np.ndarray:
         """One class, `[N]`. Raises `artifact_validation_failed` when the set lacks it."""
@@ -46,12 +58,7 @@ def class_probabilities(clip: Upstream | None, prompt_set: str) -> ClassProbabil
     """Classes of `<prompt_set>_probs` in the order of their first prompts; None when there are no probabilities."""
     if clip is None or f"{prompt_set}_probs" not in clip.arrays:
         return None
-    probs = clip.arrays[f"{prompt_set}_probs"].astype(np.float64)
-    classes = [name.partition("/")[0] for name in clip.arrays[f"{prompt_set}_prompts"].tolist()]
-    names = tuple(dict.fromkeys(classes))
-    member = np.array([[name == own for name in names] for own in classes], dtype=np.float64)
-    uniform = _summary.mean(normalised_entropy(probs)) > PROMPTS.near_uniform_entropy
-    return ClassProbabilities(names, probs @ member, uniform)
+    return ClassProbabilities.summed(clip.arrays[f"{prompt_set}_prompts"].tolist(), clip.arrays[f"{prompt_set}_probs"])
 
 
 def normalised_entropy(probabilities: np.ndarray) -> np.ndarray:

@@ -1,4 +1,9 @@
-"""One pass over the sampled frames: structural similarity of successive samples and small pictures for later tests."""
+"""One pass over the sampled frames: structural similarity of successive samples and small pictures for later tests.
+
+Method: SSIM is that of Wang et al. (2004) with constants 0.01² and 0.03² on luma 0.2126 R + 0.7152 G + 0.0722 B in
+[0, 1], local means by OpenCV's GaussianBlur with 11×11 pixels and σ = 1.5 at its default border, averaged over all
+pixels. Frames with a side above 512 px are reduced to that by area averaging. Thumbnails are 48×27, by area averaging.
+"""
 
 from __future__ import annotations
 

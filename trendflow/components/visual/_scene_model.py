@@ -1,4 +1,8 @@
-"""The place classifier: frames → probabilities of 365 place classes and of the groups above them."""
+"""The place classifier: frames → probabilities of 365 place classes and of the groups above them.
+
+Method: `bilinear_antialiased` is Pillow's BILINEAR on 8 bits. Probabilities are the softmax of the output. Indoor is
+the sum of the groups indoor_…, outdoor natural of natural_…, outdoor man-made of manmade_….
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,12 @@
 
 A shot's label is the class most of its frames rank first. Neighbouring shots of one label are a scene. A scene that
 is too short joins the neighbour whose mean probabilities are nearer, the shortest scene first.
+
+Method: the label of frames is the class that most of them rank first; of equals, the one with the largest mean
+probability. Neighbouring shots of one label make a scene; a shot without a sample belongs to the scene before it. While
+the shortest scene (the first of equals) lasts less than `min_scene_s`, it is joined with the neighbour at the smaller
+Jensen–Shannon distance, the earlier of equals, the two are labelled anew, and neighbours of one label are joined. The
+distance of p and q is √(½ Σ p log₂(p/m) + ½ Σ q log₂(q/m)), m = (p + q)/2.
 """
 
 from __future__ import annotations

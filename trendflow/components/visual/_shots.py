@@ -34,7 +34,11 @@ class Shots:
 
 
 def partition(dense: DenseSignals, events: Sequence[Event], duration_s: float) -> Shots:
-    """Shots between the hard cuts and the centres of fades and dissolves."""
+    """Shots between the hard cuts and the centres of fades and dissolves.
+
+    Method: shots begin at source frame 0 and at event_source_frame of every hard cut, fade and dissolve. A shot ends
+    where the next one begins, the last one with the video.
+    """
     inner = {event.frame for event in events if event.type in BOUNDARY_TYPES and event.frame > 0}
     starts = np.array([0, *sorted(inner)], dtype=np.int64)
     start_s = dense.t[starts]

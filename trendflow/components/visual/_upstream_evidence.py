@@ -31,7 +31,11 @@ def enclosing_pairs(axis: np.ndarray, start_s: np.ndarray, end_s: np.ndarray) ->
 
 
 def motion_between(flow: Upstream | None, times_s: np.ndarray) -> np.ndarray:
-    """Mean motion of the reliable flow pair that encloses successive samples, frame lengths/s `[N-1]`, else NaN."""
+    """Mean motion of the reliable flow pair that encloses successive samples, frame lengths/s `[N-1]`, else NaN.
+
+    Method: `flow_mag` is motion_norm_per_sec_mean of the one reliable pair of core_optical_flow that encloses both
+    samples.
+    """
     motion = np.full(max(0, len(times_s) - 1), np.nan, dtype=np.float32)
     if flow is None or len(motion) == 0:
         return motion
@@ -45,6 +49,9 @@ def motion_between(flow: Upstream | None, times_s: np.ndarray) -> np.ndarray:
 def embedding_distance(clip: Upstream | None, start_s: np.ndarray, end_s: np.ndarray) -> np.ndarray:
     """1 - cosine of the embeddings that enclose each interval, float32; NaN where they are further apart than
     `evidence_reach_s` or missing.
+
+    Method: `deep_cosine_dist` compares the last embedding at or before the first sample with the first one at or after
+    the second, if they are at most `evidence_reach_s` apart.
     """
     distance = np.full(len(start_s), np.nan, dtype=np.float32)
     if clip is None or len(distance) == 0:
@@ -63,7 +70,12 @@ def shows_motion(flow: Upstream | None) -> bool:
 
 
 def camera_moves(flow: Upstream | None, dense: DenseSignals) -> list[Event]:
-    """Whip pans and zooms: successive qualifying flow pairs merged into one event each."""
+    """Whip pans and zooms: successive qualifying flow pairs merged into one event each.
+
+    Method: a whip pan is a run of reliable flow pairs with motion_norm_per_sec_mean ≥ `whip_pan_speed` and
+    flow_dir_dispersion ≤ `whip_pan_dispersion`; a zoom one with |cam_zoom_rate_per_sec| ≥ `zoom_rate` and
+    bg_ratio ≥ `zoom_background`. Their strength is the largest such motion or rate, at most 1.
+    """
     if flow is None:
         return []
     arrays = flow.arrays
@@ -171,6 +183,11 @@ def judge_jump_cuts(clip: Upstream, boxes: Sequence[LargestBoxes], cut_times_s: 
     """A jump cut keeps the scene (embedding cosine) but moves or rescales its largest person or face.
 
     A cut is judged when embeddings within `evidence_reach_s` of each other enclose it and no other cut.
+
+    Method: a hard cut can be judged if the last embedding before it and the first one at or after it are at most
+    `evidence_reach_s` apart with no other hard cut between them. It is a jump cut if their cosine is at least
+    `jump_cosine` and, between the two frames, the centre of the largest person or of the largest face moves by at least
+    `jump_move` (fractions of the frame in x and y), or √area of its box changes by the factor 1 + `jump_rescale`.
     """
     axis = clip.arrays["times_s"]
     # The frame at the time of the cut already belongs to the new shot.

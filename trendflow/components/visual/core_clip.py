@@ -1,8 +1,8 @@
-"""Image embedding of every primary-group frame.
+"""Image embedding of every primary-group frame, and how much the frame is like the prompts of the prompt bank.
 
 The embedding is the output of the role `image_encoder`, L2-normalised here; its width is a fact of the catalogue
-entry. Prompt probabilities need the text tower of the same checkpoint (role `prompt_encoder`) and a prompt bank.
-Without them the prompt arrays are absent and the prompt features NaN.
+entry. Prompt probabilities need the text tower of the same checkpoint (role `prompt_encoder`). Without it the prompt
+arrays are absent and the prompt features NaN.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 import numpy as np
 
 from trendflow.components._entry import need_model
-from trendflow.components.base import ComponentInputs, ComponentSpec
+from trendflow.components.base import ComponentInputs, ComponentSpec, Param
 from trendflow.components.visual import _summary
 from trendflow.components.visual._frame_batches import StageTimer, over_frames
 from trendflow.components.visual._preprocess import FramePreprocessing
+from trendflow.components.visual._prompt_scores import PromptScores, prompt_scores
 from trendflow.contracts.artifact import Artifact, feature_arrays
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.models.interface import ModelHandle
+from trendflow.contracts.prompt_bank import PROMPTS
+from trendflow.contracts.thresholds import THRESHOLDS
+from trendflow.models.interface import ModelHandle, PromptEncoder
+from trendflow.models.vectors import unit_rows
 
 SPEC = ComponentSpec(
     name="core_clip",
@@ -26,36 +30,32 @@ SPEC = ComponentSpec(
     reads=("frames",),
     roles=("image_encoder",),
     optional_roles=("prompt_encoder",),
+    params={"label_places": Param(False, "Also write the place categories that are most like each frame.")},
+    reference={**THRESHOLDS.reference, **PROMPTS.reference},
 )
-
-# Classes whose probability is a feature. The quality classes are named by the prompt bank and exist only with one.
-PROMPT_CLASSES = ("aesthetic_high", "luxury_high", "cozy", "scary", "epic", "neutral")
-PROMPT_SETS = ("shot_quality", "scene_aesthetic", "scene_luxury", "scene_atmosphere", "cut_detection_transition")
-PROMPT_FEATURES = (
-    *(f"prob_mean__{name}" for name in PROMPT_CLASSES),
-    *(f"entropy_mean__{name}" for name in PROMPT_SETS),
-)
-PROMPT_PREFIXES = ("prob_mean__", "entropy_mean__")
 
 
 def run(inputs: ComponentInputs) -> Artifact:
     """Arrays `frame_embeddings` [N, D] and `consecutive_cosine_prev` [N] with the frames' indices and times.
 
-    Raises `config_invalid` (a prompt encoder is mapped but there is no prompt bank), `model_spec_invalid` (width is
-    not the entry's) or `artifact_validation_failed` (a zero or non-finite vector).
+    With a prompt encoder also names, cosines and probabilities [N, P] of every prompt set. Raises `model_spec_invalid`
+    (width is not the entry's, text tower of another checkpoint) or `artifact_validation_failed` (a zero or non-finite
+    vector).
     """
-    if "prompt_encoder" in inputs.models:
-        raise TrendFlowError(
-            "config_invalid", "The role prompt_encoder is mapped, but this configuration has no prompt bank."
-        )
     samples, encoder, timer = inputs.need_samples(), need_model(inputs, "image_encoder"), StageTimer()
+    text_tower = _text_tower(inputs)
     embed = _Embedder(encoder, timer)
     parts = over_frames(inputs, samples, embed, encoder.entry.max_batch_size, timer)
     embeddings = np.concatenate(parts)
+    prompts = PromptScores()
+    if text_tower is not None:
+        with timer.stage("prompts"):
+            places = bool(inputs.params.get("label_places", SPEC.params["label_places"].default))
+            prompts = prompt_scores(inputs, text_tower, encoder.entry, embeddings, label_places=places)
     features = {
         "pair_dt_median_s": _summary.median(np.diff(samples.times_s)),
         "embedding_dispersion": dispersion(embeddings),
-        **dict.fromkeys(PROMPT_FEATURES, float("nan")),
+        **prompts.features,
     }
     return Artifact(
         arrays={
@@ -63,13 +63,29 @@ def run(inputs: ComponentInputs) -> Artifact:
             "times_s": samples.times_s.astype(np.float64),
             "frame_embeddings": embeddings,
             "consecutive_cosine_prev": consecutive_cosine(embeddings),
+            **prompts.arrays,
             **feature_arrays(features),
         },
-        models_used=(encoder.used,),
+        warnings=prompts.warnings,
+        models_used=(encoder.used,) if text_tower is None else (encoder.used, text_tower.used),
         device_used=encoder.device_used,
-        meta={"absent_features": dict.fromkeys(PROMPT_PREFIXES, "role prompt_encoder is not mapped")},
+        meta={
+            "absent_features": {
+                **prompts.absent,
+                **({} if len(samples) > 1 else {"pair_dt_median_s": "a single frame"}),
+            },
+            "thresholds_version": THRESHOLDS.version,
+            **({} if text_tower is None else {"prompts_version": PROMPTS.version}),
+        },
         stage_timings_ms=timer.timings_ms(),
     )
+
+
+def _text_tower(inputs: ComponentInputs) -> PromptEncoder | None:
+    handle = inputs.models.get("prompt_encoder")
+    if handle is not None and not isinstance(handle, PromptEncoder):
+        raise TrendFlowError("model_spec_invalid", f"The entry {handle.entry.name} describes no text tower.")
+    return handle
 
 
 class _Embedder:
@@ -96,16 +112,7 @@ class _Embedder:
                 f"The embedding of {self._encoder.entry.name} is not {self._width} wide.",
                 shape=list(raw.shape),
             )
-        return unit_rows(raw)
-
-
-def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1, float32. Raises `artifact_validation_failed` on a zero or non-finite row."""
-    exact = vectors.astype(np.float64)
-    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
-    if not (np.isfinite(lengths) & (lengths > 0)).all():
-        raise TrendFlowError("artifact_validation_failed", "An image embedding is zero or not finite.")
-    return (exact / lengths).astype(np.float32)
+        return unit_rows(raw, self._encoder.entry.name)
 
 
 def consecutive_cosine(embeddings: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,11 +94,21 @@ def run(inputs: ComponentInputs) -> Artifact:
         device_used=model.device_used,
         meta={
             "thresholds_version": THRESHOLDS.version,
+            "absent_features": _absent(features),
             "preview_k": min(len(samples), MAX_PREVIEWS),
             "preview_map_size": PREVIEW_SIDE,
         },
         stage_timings_ms=timer.timings_ms(),
     )
+
+
+def _absent(features: Mapping[str, float]) -> dict[str, str]:
+    """Why a value is NaN: a flat map measures nothing."""
+    reasons = {"depth_change_mean": "no two successive frames whose depth is not flat"}
+    for name in MEASURED_ROWS:
+        reasons[f"{name}_mean"] = "no frame whose depth is not flat"
+        reasons[f"{name}_std"] = "fewer than two frames whose depth is not flat"
+    return {name: reason for name, reason in reasons.items() if np.isnan(features[name])}
 
 
 def _measured(depth: np.ndarray, keep_map: bool) -> _FrameDepth:

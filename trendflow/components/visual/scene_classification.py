@@ -86,7 +86,7 @@ def run(inputs: ComponentInputs) -> Artifact:
         device_used=model.device_used,
         meta={
             "thresholds_version": THRESHOLDS.version,
-            "absent_features": prompts.absent(),
+            "absent_features": prompts.absent() | ({} if len(scenes) > 1 else {"scene_change_mean": "a single scene"}),
             **({"label_vocab_version": vocab} if (vocab := model.entry.label_vocab_version) else {}),
         },
         stage_timings_ms=timer.timings_ms(),

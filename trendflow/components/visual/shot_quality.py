@@ -27,6 +27,7 @@ from trendflow.components.visual._shot_statistics import ShotStatistics
 from trendflow.components.visual._subjects import LargestBox
 from trendflow.contracts.artifact import Artifact, feature_arrays
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.prompt_bank import PROMPTS
 from trendflow.contracts.thresholds import THRESHOLDS
 
 SPEC = ComponentSpec(
@@ -36,7 +37,7 @@ SPEC = ComponentSpec(
     hard=("segmenter", "cut_detection", "core_object_detections", "core_face_landmarks"),
     soft=("core_clip", "core_depth_midas"),
     reads=("frames", "dense"),
-    reference=THRESHOLDS.reference,
+    reference={**THRESHOLDS.reference, **PROMPTS.reference},
 )
 
 # Measured here, and therefore scalars of the video; the rest has its home upstream and feeds the shot arrays only.
@@ -52,6 +53,7 @@ _MISSING = {
 }
 """Why a measure can be missing in all frames."""
 PROMPT_SET = "shot_quality"
+PROMPT_FEATURES = tuple(f"prob_mean__{name}" for name in PROMPTS.sets[PROMPT_SET].classes)
 TOP_CLASSES = 3
 
 _CHUNK = 16
@@ -177,9 +179,9 @@ def _features(shot_means: np.ndarray, duration: np.ndarray) -> dict[str, float]:
 def _prompt_part(
     quality: ClassProbabilities | None, shot_ids: np.ndarray, duration: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Arrays and scalars of the quality prompts; both empty without them."""
+    """Arrays and scalars of the quality prompts; without them no arrays and NaN."""
     if quality is None:
-        return {}, {}
+        return {}, dict.fromkeys(PROMPT_FEATURES, float("nan"))
     shots = statistics.shot_mean(quality.values, shot_ids, len(duration))
     empty = np.isnan(shots).any(axis=1)
     ids, probs = top_classes(np.where(empty[:, None], 0.0, shots), TOP_CLASSES)

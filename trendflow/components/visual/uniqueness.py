@@ -1,6 +1,6 @@
 """uniqueness: how much of a video repeats itself in embedding space.
 
-Only frames at least `min_lag_s` apart are compared, so that dense sampling creates no repetition.
+Only frames at least `min_lag_s` apart, to the microsecond, are compared, so that dense sampling creates no repetition.
 """
 
 from __future__ import annotations

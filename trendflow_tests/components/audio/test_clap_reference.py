@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from trendflow_tests.components.schema_check import schema_problems
 from trendflow_tests.models.builders import random_entry
 
 torch = pytest.importorskip("torch")
+exports = pytest.importorskip("trendflow_tests.models.exports")
 
 
 @pytest.fixture(scope="module")
@@ -43,30 +42,10 @@ def tower() -> Any:
 def handle(tower: Any, tmp_path_factory: pytest.TempPathFactory) -> ModelHandle:
     """The tower exported to ONNX, behind an entry with the facts the catalogue states for the reference model."""
 
-    class Embeddings(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.tower = tower
-
-        def forward(self, input_features: Any) -> Any:
-            return self.tower(input_features).audio_embeds
-
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter is deprecated, its successor needs another package
-        torch.onnx.export(
-            Embeddings().eval(),
-            (torch.zeros(2, 1, 1001, 64),),
-            file,
-            input_names=["input_features"],
-            output_names=["embeddings"],
-            dynamic_axes={"input_features": {0: "B"}, "embeddings": {0: "B"}},
-            opset_version=17,
-            dynamo=False,
-        )
+    data = exports.exported(tower, (2, 1, 1001, 64), "input_features", "audio_embeds", open_batch=True)
     path: Path = tmp_path_factory.mktemp("random_weights") / "model.onnx"
-    path.write_bytes(file.getvalue())
-    return OnnxHandle.load(random_entry(Catalogue.load().unpinned["clap_htsat_unfused"], file.getvalue()), path)
+    path.write_bytes(data)
+    return OnnxHandle.load(random_entry(Catalogue.load()["clap_htsat_unfused"], data), path)
 
 
 @pytest.mark.parametrize("window_s", [2.0, 10.0])

@@ -17,7 +17,7 @@ from trendflow_tests.models.builders import random_encoder
 
 CATALOGUE = Catalogue.load()
 MUSICNN = CATALOGUE["musicnn_msd"]
-CLAP = CATALOGUE.unpinned["clap_htsat_unfused"]
+CLAP = CATALOGUE["clap_htsat_unfused"]
 
 
 def clap_entry(**overrides: Any) -> CatalogueEntry:

@@ -1,4 +1,4 @@
-"""Cuts of real videos. Truth comes from looking at the frames around every boundary."""
+"""Cuts of real videos."""
 
 from __future__ import annotations
 
@@ -11,24 +11,10 @@ import pytest
 from trendflow.components.visual import cut_detection
 from trendflow_tests.components.cuts.clips import Clip, events, feature
 from trendflow_tests.components.cuts.scenes import dissolve
+from trendflow_tests.components.cuts.truth import HARD_CUTS
 from trendflow_tests.components.schema_check import schema_problems
 
 RealClip = Callable[[str], Clip]
-
-# Frames that begin a new shot.
-HARD_CUTS: dict[str, list[int]] = {
-    "big_buck_bunny_480p_30s.mp4": [285, 378, 553],
-    "bbb_4k_4s.mp4": [42],
-    "nasa_two_streams.mp4": [240],
-    "nasa_hdr.mp4": [202],
-    "fades.mp4": [],
-    "people_139s.mp4": [],
-    "cars_topdown_30s.mp4": [],
-    "hello_face_speech.mp4": [],
-    "frame_counter_462.mp4": [],
-    "smpte_1080p_2997.mp4": [],
-    "testsrc_av1.mkv": [],
-}
 
 
 @pytest.mark.parametrize("name", HARD_CUTS)

@@ -16,7 +16,6 @@ from trendflow.components.text import text_processor
 from trendflow.components.text.text_processor import FEATURES, TAG_FEATURES
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.video_document import VideoDocument
-from trendflow.models.batching import BatchRunner
 from trendflow_tests.components.text.documents import Bench, differing, features, transcript
 
 TITLE = "5 Ways to SAVE Money 💰💰 — are YOU ready?! #money #Finance"
@@ -103,16 +102,6 @@ def test_a_long_description_is_the_mean_of_its_chunks(bench: Bench) -> None:
     assert features(artifact)["tp_descemb_n_chunks"] == len(chunks) > 1
     mean = np.concatenate([bench.encoder.embed([chunk]) for chunk in chunks]).astype(np.float64).mean(axis=0)
     np.testing.assert_allclose(artifact.arrays["description_embedding"], mean / np.linalg.norm(mean), atol=1e-6)
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 16])
-def test_the_batch_size_changes_nothing(bench: Bench, batch_size: int) -> None:
-    document = replace(DOCUMENT, description=" ".join(["waves roll over the sand"] * 200))
-    inputs = bench.inputs(document)
-    found = text_processor.run(replace(inputs, runner=BatchRunner(batch_size))).arrays
-    for name, expected in bench.run(document).arrays.items():
-        if expected.dtype.kind == "f":
-            np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
 TAGS = st.lists(st.from_regex(r"[a-zé日][a-z0-9_é日]{0,8}", fullmatch=True), min_size=1, max_size=4)

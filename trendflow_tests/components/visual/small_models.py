@@ -155,5 +155,5 @@ def random_places(folder: Path, **changes: Any) -> ModelHandle:
         rng.normal(size=(3, 365)),
         rng.normal(size=365),
         name="random_weights_places",
-        **{"preprocessing": dict(Catalogue.load().unpinned["places365_resnet50"].preprocessing), **changes},
+        **{"preprocessing": dict(Catalogue.load()["places365_resnet50"].preprocessing), **changes},
     )

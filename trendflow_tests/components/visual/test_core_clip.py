@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from trendflow.components.visual import core_clip
-from trendflow.components.visual.core_clip import unit_rows
 from trendflow.contracts.artifact import Artifact
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.models.vectors import unit_rows
 from trendflow_tests.components.visual.clips import (
     ArrayReader,
     Bench,
@@ -59,11 +59,6 @@ def test_repeating_a_frame_changes_no_other_row(bench: Bench, hello: Clip) -> No
     )
 
 
-@pytest.mark.parametrize("batch_size", [1, 5])
-def test_batches_do_not_matter(bench: Bench, hello: Clip, embedded: Artifact, batch_size: int) -> None:
-    assert_same(embedded, bench.run(core_clip, hello, batch_size=batch_size))
-
-
 @dataclass(frozen=True)
 class Cramped(Respecified):
     """An encoder whose device has memory for two frames."""
@@ -106,16 +101,16 @@ def test_without_prompts_their_features_are_nan_with_a_reason(embedded: Artifact
     absent = embedded.meta["absent_features"]
     values = features(embedded)
     prompt_values = {name: value for name, value in values.items() if name.startswith(tuple(absent))}
-    assert len(prompt_values) == 11
+    assert len(prompt_values) == 21  # 16 classes and 5 entropies
     assert np.isnan(list(prompt_values.values())).all()
     assert set(absent.values()) == {"role prompt_encoder is not mapped"}
     assert not any(name.endswith("_probs") for name in embedded.arrays)
 
 
-def test_a_prompt_encoder_without_a_bank_is_refused(bench: Bench, hello: Clip) -> None:
+def test_a_model_that_embeds_no_text_is_no_prompt_encoder(bench: Bench, hello: Clip) -> None:
     with pytest.raises(TrendFlowError) as caught:
         bench.run(core_clip, hello, models={"prompt_encoder": bench.models["image_encoder"]})
-    assert caught.value.error_code == "config_invalid"
+    assert caught.value.error_code == "model_spec_invalid"
 
 
 def test_another_width_than_the_entry_states_is_refused(bench: Bench, hello: Clip) -> None:
@@ -128,7 +123,7 @@ def test_another_width_than_the_entry_states_is_refused(bench: Bench, hello: Cli
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
 def test_vectors_without_a_direction_are_refused(bad: float) -> None:
     with pytest.raises(TrendFlowError) as caught:
-        unit_rows(np.array([[1.0, 2.0], [bad, bad]]))
+        unit_rows(np.array([[1.0, 2.0], [bad, bad]]), "test")
     assert caught.value.error_code == "artifact_validation_failed"
 
 

@@ -138,3 +138,47 @@ def test_missing_facts_are_refused(missing: str) -> None:
         FramePreprocessing.of(entry(**{name: value for name, value in LETTERBOX.items() if name != missing}))
     assert caught.value.error_code == "model_spec_invalid"
     assert missing in caught.value.message
+
+
+def clip_entry() -> CatalogueEntry:
+    return Catalogue.load()["clip_vit_b32_image"]
+
+
+def test_a_model_that_takes_pixels_gets_pixels() -> None:
+    images, placement = FramePreprocessing.of(clip_entry())(ramp(448, 224)[None])
+    assert (images.dtype, images.shape) == (np.uint8, (1, 224, 224, 3))
+    # The picture is as high as the model wants it, so the middle is taken as it is.
+    np.testing.assert_array_equal(images[0], ramp(448, 224)[:, 112:336])
+    assert placement.offset == (-112.0, 0.0)
+
+
+@pytest.mark.parametrize("change", [{"layout": "NCHW"}, {"color_order": "BGR"}])
+def test_pixels_in_another_order_are_refused(change: dict[str, str]) -> None:
+    entry = clip_entry()
+    tensor = entry.inputs[0].model_copy(update={"layout": change.get("layout", "NHWC")})
+    facts = {**entry.preprocessing, "color_order": change.get("color_order", "RGB")}
+    with pytest.raises(TrendFlowError) as caught:
+        FramePreprocessing.of(entry.model_copy(update={"inputs": (tensor,), "preprocessing": facts}))
+    assert caught.value.error_code == "model_spec_invalid"
+
+
+# Among them sizes whose ratio in floating point ends just below a whole number of pixels: 340, 360 and 660.
+@pytest.mark.parametrize(
+    ("width", "height"), [(568, 320), (320, 568), (320, 320), (340, 320), (320, 660), (360, 320), (224, 300)]
+)
+def test_clip_pixels_are_those_of_transformers(width: int, height: int) -> None:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    frames = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    ours, _ = FramePreprocessing.of(clip_entry())(frames)
+    processor = CLIPImageProcessorPil(do_rescale=False, do_normalize=False)
+    theirs = np.stack([np.asarray(image) for image in processor(list(frames)).pixel_values]).transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(ours.astype(int), theirs.astype(int), atol=1)
+
+
+@pytest.mark.parametrize(("width", "offset"), [(340, 7), (336, 6), (333, 4), (338, 6)])
+def test_a_margin_of_half_a_pixel_goes_where_torchvision_puts_it(width: int, offset: int) -> None:
+    """The longer side is ⌊224 · width / 320⌋ and the margin half of what is left, rounded to even."""
+    _, placement = FramePreprocessing.of(clip_entry())(np.zeros((1, 320, width, 3), np.uint8))
+    assert placement.scale == (224 * width // 320 / width, 224 / 320)
+    assert placement.offset == (-offset, 0)

@@ -17,11 +17,9 @@ from trendflow.components.visual._frame_batches import StageTimer
 from trendflow.components.visual._scene_model import GROUPS, HIERARCHY, SceneModel, softmax
 from trendflow.contracts.artifact import Artifact
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.models.batching import BatchRunner
-from trendflow.models.catalogue import Catalogue
 from trendflow.models.interface import ModelHandle
 from trendflow_tests.components.visual import upstreams
-from trendflow_tests.components.visual.clips import Bench, Clip, Respecified, assert_same, features
+from trendflow_tests.components.visual.clips import Bench, Clip, Respecified, features
 from trendflow_tests.components.visual.small_models import grey_as_place, random_places
 
 SHARPNESS = 0.05
@@ -153,7 +151,8 @@ def test_without_prompts_their_features_are_nan_with_a_reason(bench: Bench, grey
     artifact = run(bench, grey_clip([10, 20]), grey_model)
     names = ("aesthetic_mean", "luxury_mean", "cozy_mean", "scary_mean", "epic_mean")
     assert np.isnan([features(artifact)[name] for name in names]).all()
-    assert artifact.meta["absent_features"] == dict.fromkeys(names, "core_clip has no prompt probabilities")
+    absent = dict.fromkeys(names, "core_clip has no prompt probabilities") | {"scene_change_mean": "a single scene"}
+    assert artifact.meta["absent_features"] == absent
     assert not {"mean_aesthetic_score", "mean_cozy", "atmosphere_entropy"}.intersection(artifact.arrays)
 
 
@@ -213,13 +212,6 @@ def test_prompts_that_tell_nothing_apart_give_no_scalars(bench: Bench, grey_mode
     np.testing.assert_allclose(artifact.arrays["mean_cozy"], 2 / 6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [1, 5])
-def test_batches_do_not_matter(bench: Bench, hello: Clip, random_model: ModelHandle, batch_size: int) -> None:
-    clip, inputs = hello.take(slice(0, 11)), inputs_of(bench, hello.take(slice(0, 11)), random_model)
-    other = scene_classification.run(replace(inputs, runner=BatchRunner(batch_size=batch_size)))
-    assert_same(run(bench, clip, random_model), other, atol=1e-5)
-
-
 def test_extreme_clips(bench: Bench, extreme: Clip, random_model: ModelHandle) -> None:
     artifact = run(bench, extreme, random_model)
     assert artifact.status == "ok"
@@ -276,11 +268,9 @@ def test_an_entry_that_is_no_place_model_is_refused(bench: Bench, random_model: 
         assert refused(inputs_of(bench, clip, model)) == "model_spec_invalid", change
 
 
-def test_the_reference_without_its_tables_is_refused(bench: Bench, random_model: ModelHandle) -> None:
-    facts = Catalogue.load().unpinned["places365_resnet50"]
-    assert [tensor.shape for tensor in (*facts.inputs, *facts.outputs)] == [("B", 3, 224, 224), ("B", 365)]
-    bare = Respecified.of(random_model, class_names=facts.class_names, class_groups=facts.class_groups)
-    assert refused(inputs_of(bench, grey_clip([10]), bare)) == "model_spec_invalid"
+def test_a_model_without_its_tables_is_refused(bench: Bench, random_model: ModelHandle) -> None:
+    for bare in ({"class_names": (), "class_groups": {}}, {"class_groups": {}}):
+        assert refused(inputs_of(bench, grey_clip([10]), Respecified.of(random_model, **bare))) == "model_spec_invalid"
 
 
 def test_shots_and_embeddings_must_know_the_frames(bench: Bench, random_model: ModelHandle) -> None:

@@ -14,10 +14,11 @@ from trendflow.components.visual import shot_quality
 from trendflow.components.visual.shot_quality import FRAME_FEATURES, MEASURED
 from trendflow.contracts.artifact import Artifact
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.prompt_bank import PROMPTS
 from trendflow_tests.components.visual import upstreams
 from trendflow_tests.components.visual.clips import ArrayReader, Bench, Clip, assert_same, features, flat_clip
 
-QUALITIES = ("sharp", "blurry", "noisy", "clean", "dark", "bright", "flat", "vivid", "shaky", "steady")
+QUALITIES = PROMPTS.sets["shot_quality"].classes
 
 
 def inputs_of(
@@ -231,6 +232,9 @@ def test_without_prompts_there_are_no_prompt_outputs(bench: Bench) -> None:
         artifact = run(bench, clip, **extra)
         assert not any(name.startswith("shot_quality_") for name in artifact.arrays)
         assert artifact.meta["absent_features"]["prob_mean__"] == reason
+        values = {name: value for name, value in features(artifact).items() if name.startswith("prob_mean__")}
+        assert list(values) == [f"prob_mean__{name}" for name in QUALITIES]
+        assert np.isnan(list(values.values())).all()
 
 
 def test_prompt_probabilities_per_shot(bench: Bench) -> None:
@@ -248,7 +252,7 @@ def test_prompt_probabilities_per_shot(bench: Bench) -> None:
     expected = -(row * np.log(row)).sum() / np.log(10)
     assert arrays["shot_quality_entropy_mean"][1] == pytest.approx(expected, rel=1e-5)
     # Both shots with frames last 1.5 s; the third, of 3 s, has none.
-    assert features(artifact)["prob_mean__clean"] == pytest.approx((0.67 + 0.02) / 2, rel=1e-5)
+    assert features(artifact)[f"prob_mean__{QUALITIES[3]}"] == pytest.approx((0.67 + 0.02) / 2, rel=1e-5)
     assert artifact.warnings == ()
 
 

@@ -1,0 +1,1 @@
+"""What many runs say together: tables of feature vectors and their health."""

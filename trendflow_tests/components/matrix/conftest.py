@@ -1,0 +1,32 @@
+"""The films, each processed once per process, when the first test asks for it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from trendflow_tests.components.matrix.films import make_film
+from trendflow_tests.components.matrix.screening import RandomModels, Screen, Screening, screen
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RandomModels]:
+    """Loaded once for all films."""
+    pool = RandomModels(models_dir, tmp_path_factory.mktemp("random_weights"))
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
+def screening(tmp_path_factory: pytest.TempPathFactory, sample_video: Path, models: RandomModels) -> Screen:
+    """Returns the run of the film of that name."""
+
+    @functools.cache
+    def of(name: str) -> Screening:
+        folder = tmp_path_factory.mktemp(name)
+        return screen(name, make_film(name, sample_video, folder), folder, models)
+
+    return of
