@@ -106,6 +106,7 @@ def _show_runs() -> int:
 def validate(key: str | None) -> int:
     """Check stored runs against the contracts. Raises `artifact_validation_failed` when one has a problem."""
     from trendflow.orchestration.validation import validate_run
+    from trendflow.presentation.formatting import plural
 
     deployment = _deployment()
     paths = [_open(key).run_path] if key is not None else list(deployment.results.run_paths())
@@ -123,7 +124,7 @@ def validate(key: str | None) -> int:
             )
     if bad:
         raise TrendFlowError("artifact_validation_failed", f"{bad} of {len(paths)} runs are not valid.")
-    out.print(f"{len(paths)} runs checked")
+    out.print(f"{plural(len(paths), 'run')} checked")
     return 0
 
 

@@ -5,20 +5,13 @@ from __future__ import annotations
 import functools
 import threading
 from pathlib import Path
-from typing import Protocol
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
-from trendflow.models.interface import ModelHandle
+from trendflow.models.loaded import OwnedHandle
 from trendflow.models.store import WeightsStore
 
 _Key = tuple[str, str, str, str]
-
-
-class LoadedModel(ModelHandle, Protocol):
-    """A handle with the end of its life."""
-
-    def close(self) -> None: ...
 
 
 class ModelPool:
@@ -27,10 +20,10 @@ class ModelPool:
     def __init__(self, models_dir: Path, threads: int = 0) -> None:
         self._store = WeightsStore(models_dir)
         self._threads = threads
-        self._handles: dict[_Key, LoadedModel] = {}
+        self._handles: dict[_Key, OwnedHandle] = {}
         self._lock = threading.Lock()
 
-    def get(self, entry: CatalogueEntry, device: str | None = None) -> LoadedModel:
+    def get(self, entry: CatalogueEntry, device: str | None = None) -> OwnedHandle:
         """The loaded model; digests are checked before the first load.
 
         `device` defaults to the entry's policy; another class than the policy is refused (`device_unavailable`),
@@ -55,7 +48,7 @@ class ModelPool:
                 handle.close()
             self._handles.clear()
 
-    def _load(self, entry: CatalogueEntry, device: str) -> LoadedModel:
+    def _load(self, entry: CatalogueEntry, device: str) -> OwnedHandle:
         if (entry.runtime, entry.engine) == ("inprocess", "algorithm"):
             from trendflow.models.opencv_flow import DisFlowHandle
 

@@ -17,7 +17,7 @@ import numpy as np
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.clip_tokenizer import clip_tokenizer
-from trendflow.models.loaded import TextFront, tokenizers_library
+from trendflow.models.loaded import TextHandle, tokenizers_library
 from trendflow.models.onnx_runtime import OnnxHandle
 from trendflow.models.vectors import unit_rows
 
@@ -36,7 +36,7 @@ _FACTS = (
 )
 
 
-class PromptEncoderHandle(TextFront):
+class PromptEncoderHandle(TextHandle):
     """A loaded text tower; implements `PromptEncoder`. Safe to use from several threads."""
 
     def __init__(self, model: OnnxHandle, tokenizer: Tokenizer) -> None:
@@ -95,7 +95,7 @@ def _read_vocabulary(entry: CatalogueEntry, path: Path) -> Tokenizer:
         raise _invalid(entry, "states no preprocessing.vocabulary_size")
     try:
         return clip_tokenizer(path.read_bytes(), size)
-    except (OSError, EOFError, ValueError) as exc:
+    except (OSError, ValueError) as exc:
         log.exception("the vocabulary of %s cannot be read", entry.name)
         raise TrendFlowError("model_load_failed", f"The vocabulary of {entry.name} cannot be read.") from exc
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
-from trendflow.models.loaded import TextFront, tokenizers_library
+from trendflow.models.loaded import TextHandle, tokenizers_library
 from trendflow.models.onnx_runtime import OnnxHandle
 from trendflow.models.vectors import unit_rows
 
@@ -30,7 +30,7 @@ TOKENIZER = "tokenizer.json"
 _INPUTS = ("input_ids", "attention_mask")
 
 
-class TextEncoderHandle(TextFront):
+class TextEncoderHandle(TextHandle):
     """A loaded text encoder; implements `TextEncoder`. Safe to use from several threads."""
 
     def __init__(self, model: OnnxHandle, tokenizer: Tokenizer) -> None:
