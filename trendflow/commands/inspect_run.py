@@ -115,7 +115,10 @@ def validate(key: str | None) -> int:
         findings = validate_run(deployment, path)
         problems = [finding for finding in findings if finding.severity == "problem"]
         bad += bool(problems)
-        out.print(f"{path}: {'[red]not valid[/]' if problems else '[green]valid[/]'}", highlight=False, soft_wrap=True)
+        run_key = path.partition("/")[2]  # what every command takes; the platform follows from the id
+        out.print(
+            f"{run_key}: {'[red]not valid[/]' if problems else '[green]valid[/]'}", highlight=False, soft_wrap=True
+        )
         for finding in findings:
             out.print(
                 f"  {finding.severity} {finding.code} {finding.path}: {finding.message}",
