@@ -12,17 +12,24 @@ from trendflow.contracts.errors import TrendFlowError, as_typed
 def write_output(path: Path, data: bytes) -> None:
     """Write a complete file or none; missing folders above it are made.
 
+    A link is followed. What is neither file nor folder, such as `/dev/stdout` or a named pipe, is written to: moving a
+    file there would take the place of the device itself.
+
     Raises `config_invalid` when the place cannot be written and `storage_unavailable` when only space is missing.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            path.write_bytes(data)
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".tmp-", delete=False) as file:
             temporary = Path(file.name)
             try:
                 file.write(data)
                 file.flush()
                 os.chmod(temporary, 0o666 & ~_umask())  # a temporary file is its owner's alone
-                temporary.replace(path)
+                temporary.replace(target)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise

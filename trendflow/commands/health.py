@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,10 @@ def health(
     """
     if fail_on is not None and fail_on not in FAIL_ON:
         raise TrendFlowError("config_invalid", f"--fail-on is one of {', '.join(FAIL_ON)}, not {fail_on!r}.")
+    if page is not None and document is not None and os.path.realpath(page) == os.path.realpath(document):
+        raise TrendFlowError("config_invalid", "--output and --json name the same file; each needs one of its own.")
     from trendflow.orchestration.deployment import open_deployment
-    from trendflow.orchestration.health import judge, load_reference
+    from trendflow.orchestration.health_step import judge, load_reference
 
     settings = load_settings()
     deployment = open_deployment(settings)
@@ -73,11 +76,13 @@ def _counts(check: CheckResult, fail_on: str | None) -> bool:
 
 
 def _print(report: HealthReport) -> None:
+    from trendflow.presentation.formatting import plural
+
     left = report.n_videos - report.n_rows
-    aside = f", {left} videos without a comparable vector" if left else ""
+    aside = f", {plural(left, 'video')} without a comparable vector" if left else ""
     out.print(
-        f"[bold]{report.profile}[/]  {len(report.columns)} features of {report.n_rows} videos "
-        f"({report.n_sources} source files) from {report.n_runs} finished runs{aside}",
+        f"[bold]{report.profile}[/]  {plural(len(report.columns), 'feature')} of {plural(report.n_rows, 'video')} "
+        f"({plural(report.n_sources, 'source file')}) from {plural(report.n_runs, 'finished run')}{aside}",
         highlight=False,
         soft_wrap=True,
     )
@@ -89,7 +94,7 @@ def _print(report: HealthReport) -> None:
             rows = [_row(finding) for finding in findings[:_SHOWN]]
             out.print(table(title, ["rule", "severity", "subject", "finding"], rows))
             if len(findings) > _SHOWN:
-                out.print(f"… and {len(findings) - _SHOWN} more; --output writes a page with all of them")
+                out.print(f"… and {len(findings) - _SHOWN} more; --json writes all of them")
 
 
 def _rule(check: CheckResult) -> list[str]:

@@ -106,6 +106,7 @@ def _show_runs() -> int:
 def validate(key: str | None) -> int:
     """Check stored runs against the contracts. Raises `artifact_validation_failed` when one has a problem."""
     from trendflow.orchestration.validation import validate_run
+    from trendflow.presentation.formatting import plural
 
     deployment = _deployment()
     paths = [_open(key).run_path] if key is not None else list(deployment.results.run_paths())
@@ -114,7 +115,10 @@ def validate(key: str | None) -> int:
         findings = validate_run(deployment, path)
         problems = [finding for finding in findings if finding.severity == "problem"]
         bad += bool(problems)
-        out.print(f"{path}: {'[red]not valid[/]' if problems else '[green]valid[/]'}", highlight=False, soft_wrap=True)
+        run_key = path.partition("/")[2]  # what every command takes; the platform follows from the id
+        out.print(
+            f"{run_key}: {'[red]not valid[/]' if problems else '[green]valid[/]'}", highlight=False, soft_wrap=True
+        )
         for finding in findings:
             out.print(
                 f"  {finding.severity} {finding.code} {finding.path}: {finding.message}",
@@ -123,7 +127,7 @@ def validate(key: str | None) -> int:
             )
     if bad:
         raise TrendFlowError("artifact_validation_failed", f"{bad} of {len(paths)} runs are not valid.")
-    out.print(f"{len(paths)} runs checked")
+    out.print(f"{plural(len(paths), 'run')} checked")
     return 0
 
 

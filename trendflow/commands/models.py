@@ -144,7 +144,7 @@ def pull(names: list[str]) -> int:
     from trendflow.models.pull import pull_models
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         tasks = {}
 
         def show(entry: str, done: int, total: int | None) -> None:
@@ -152,11 +152,14 @@ def pull(names: list[str]) -> int:
                 tasks[entry] = progress.add_task(entry)
             progress.update(tasks[entry], completed=done, total=total)
 
-        pulled = pull_models(Catalogue.load(), load_settings().models_dir, names or None, show)
-    if not pulled:
-        out.print("The catalogue names no weights that have to be downloaded.")
+        catalogue = Catalogue.load()
+        pulled = pull_models(catalogue, load_settings().models_dir, names or None, show)
     for row in pulled:
-        out.print(f"{row.entry} {row.version}: {row.action}")
+        action: str = row.action
+        if action == "skipped":
+            made = f"its weights come with 'trendflow models build {row.entry}'"
+            action = f"nothing to download, {made if catalogue[row.entry].files else 'it has no weights'}"
+        out.print(f"{row.entry} {row.version}: {action}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -9,6 +9,7 @@ from trendflow.contracts.graph import SEGMENTER
 from trendflow.contracts.manifest import find_row
 
 _SHORTFALL = "sampling_shortfall"
+_LOW_VALID_RATIO = "low_valid_ratio"
 
 
 def run_notes(run: Any, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -25,6 +26,8 @@ def run_notes(run: Any, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
             codes.setdefault(row["empty_reason"], empty_text(row["empty_reason"]))
         for code in row["warnings"]:
             codes.setdefault(code, warning_text(code))
+            if code == _LOW_VALID_RATIO and row["notes"]:
+                codes[code] += f" {row['name']}: {row['notes']}"
         if row["status"] == "error" and not run.is_required(row["name"]):
             codes.setdefault(row["error_code"], f"{row['name']}: {row['error']}")
     for code in manifest["run"]["warnings"]:

@@ -7,7 +7,7 @@ of any docstring there that begins with `Method:` is for whoever wants to comput
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,11 +22,15 @@ _METHOD = "Method:"
 
 @dataclass(frozen=True)
 class CodeFacts:
-    """What is sorted has no order of its own. `errors`: pairs of code and message, `…` for what is filled in."""
+    """What is sorted has no order of its own. `errors`: pairs of code and message, `…` for what is filled in.
+
+    `methods`: pairs of a topic, which is the first sentence of a helper module, and the paragraphs told there. What the
+    component's own module tells comes first, without a topic.
+    """
 
     purpose: str
     result: str
-    methods: tuple[str, ...]
+    methods: tuple[tuple[str, tuple[str, ...]], ...]
     empty_reasons: tuple[str, ...]
     errors: tuple[tuple[str, str], ...]
     threshold_sections: tuple[str, ...]
@@ -34,15 +38,15 @@ class CodeFacts:
 
 def code_facts(name: str, module: ModuleType | None) -> CodeFacts:
     """Facts about a component; `module` is None for the Segmenter, whose code is all of `trendflow.media`."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in source_files(name, module)]
-    found = [node for tree in trees for node in ast.walk(tree)]
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in source_files(name, module)}
+    found = [node for tree in trees.values() for node in ast.walk(tree)]
     purpose, result = (None, None) if module is None else (module.__doc__, module.run.__doc__)
     # The Segmenter names reasons for others to hand on; its own artifact is never empty.
     reasons = set() if module is None else EMPTY_REASONS.intersection(_strings(found))
     return CodeFacts(
         purpose=_without_methods(purpose).removeprefix(f"{name}: "),
         result=_without_methods(result),
-        methods=tuple(_methods(found)),
+        methods=tuple(_methods(trees, None if module is None else Path(str(module.__file__)))),
         empty_reasons=tuple(sorted(reasons)),
         errors=tuple(sorted({*_errors(found), *_input_errors(found)})),
         threshold_sections=tuple(sorted(_sections(found))),
@@ -58,9 +62,17 @@ def _without_methods(docstring: str | None) -> str:
     return "\n\n".join(text for text in _paragraphs(docstring) if not text.startswith(_METHOD))
 
 
-def _methods(nodes: Sequence[ast.AST]) -> Iterator[str]:
+def _methods(trees: Mapping[Path, ast.Module], own: Path | None) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for path in sorted(trees, key=lambda path: path != own):
+        told = tuple(_told(trees[path]))
+        if told:
+            summary = _paragraphs(ast.get_docstring(trees[path]))[0]
+            yield "" if path == own else summary.partition(". ")[0].removesuffix("."), told
+
+
+def _told(tree: ast.Module) -> Iterator[str]:
     """Paragraphs of the docstrings that begin with `Method:`, without that word."""
-    for node in nodes:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             for text in _paragraphs(ast.get_docstring(node)):
                 if text.startswith(_METHOD):

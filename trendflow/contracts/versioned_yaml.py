@@ -1,4 +1,4 @@
-"""YAML files of reference data that ship beside the components, each of a version that is the file's name."""
+"""YAML files of reference data that ship with the program, each of a version that is the file's name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import yaml
 from trendflow.contracts.errors import TrendFlowError
 
 FOLDER = Path(__file__).resolve().parents[1] / "components"
+"""Where those of the components lie."""
 
 
 def read_versioned(path: Path) -> tuple[dict[str, Any], str]:

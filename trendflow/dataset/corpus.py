@@ -102,8 +102,9 @@ def find_corpus(
 ) -> Corpus:
     """The finished runs of `profile` in the store, or those among `run_paths`.
 
-    `required` names the components whose failure fails a run. A run whose manifest is broken is listed as unreadable;
-    raises `dependency_missing` for a named run that does not exist, and `storage_unavailable`.
+    `required` names the components whose failure fails a run. A video with a broken manifest is listed as unreadable;
+    a named run that is broken raises what `read_manifest` raises, one that does not exist `dependency_missing`. Raises
+    `storage_unavailable`.
     """
 
     def of_video(video: tuple[str, str]) -> tuple[list[RunRecord], list[str]]:
@@ -118,7 +119,8 @@ def find_corpus(
     def of_run(run_path: str) -> tuple[list[RunRecord], list[str]]:
         manifest = results.read_manifest(run_path)
         if manifest is None:
-            raise TrendFlowError("dependency_missing", f"The store holds no run {run_path}.", kind="manifest")
+            key = run_path.partition("/")[2]  # as it was asked for: a platform is no part of a partition key
+            raise TrendFlowError("dependency_missing", f"The store holds no run {key}.", kind="manifest")
         return _records([manifest], profile, required), []
 
     by_video: dict[str, list[RunRecord]] = {}

@@ -77,7 +77,7 @@ def read_reference(data: bytes, schemas: SchemaRegistry) -> ReferenceReport:
     """An earlier report to compare with. Raises `config_invalid` when `data` is none."""
     try:
         document = json.loads(data)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise TrendFlowError("config_invalid", "The reference is not JSON.") from exc
     problems = validate_document(schemas, SCHEMA_VERSION, document)
     if problems:

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.contracts.thresholds import Thresholds, load_thresholds
+from trendflow.contracts.thresholds import load_thresholds
+from trendflow.contracts.versioned_yaml import read_versioned
 
 _HERE = Path(__file__).resolve().parent
-_REASONS = "registered_reasons_v1"
 
 
 @dataclass(frozen=True)
@@ -54,15 +52,15 @@ class Rules:
 @cache
 def load_rules() -> Rules:
     """The rules this release ships. Raises `config_invalid` when one of the files is not in order."""
-    thresholds: Thresholds = load_thresholds(_HERE / "health_v1.yaml")
-    return Rules(thresholds.version, thresholds.bind("health", Limits), _read_reasons(_HERE / f"{_REASONS}.yaml"))
+    thresholds = load_thresholds(_HERE / "health_v1.yaml")
+    return Rules(
+        thresholds.version, thresholds.bind("health", Limits), _read_reasons(_HERE / "registered_reasons_v1.yaml")
+    )
 
 
 def _read_reasons(path: Path) -> tuple[tuple[re.Pattern[str], str], ...]:
+    document, _ = read_versioned(path)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if document["version"] == path.stem:
-            return tuple((re.compile(pattern), str(reason)) for pattern, reason in document["constants"].items())
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, re.error) as exc:
+        return tuple((re.compile(pattern), str(reason)) for pattern, reason in document["constants"].items())
+    except (KeyError, TypeError, AttributeError, re.error) as exc:
         raise TrendFlowError("config_invalid", f"{path.name} is no list of registered reasons.") from exc
-    raise TrendFlowError("config_invalid", f"{path.name} must declare version {path.stem!r}.")

@@ -40,7 +40,7 @@ def build_models(
     """Build the named entries, or all. Entries that are in place are left alone.
 
     Raises `model_not_found` (unknown name), `dependency_missing` (package absent or of another version),
-    `weights_missing` (source or result is not the pinned file).
+    `weights_missing` (source or result is not the pinned file), `config_invalid` (a folder that cannot be written).
     """
     store = WeightsStore(models_dir)
     chosen = list(catalogue) if names is None else [catalogue[name] for name in names]

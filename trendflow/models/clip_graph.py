@@ -123,11 +123,6 @@ def clip_text_tower(weights: Mapping[str, np.ndarray], head_width: int = HEAD_WI
     )
 
 
-def logit_scale(weights: Mapping[str, np.ndarray]) -> float:
-    """Factor from cosines to logits, the exponential of the checkpoint's parameter. Raises `weights_missing`."""
-    return math.exp(float(GraphBuilder(weights, LAYER_NORM_EPSILON).tensor("logit_scale")))
-
-
 def _depth(weights: Mapping[str, np.ndarray], prefix: str) -> int:
     at = prefix.count(".") + 1
     return len({name.split(".")[at] for name in weights if name.startswith(f"{prefix}.")})

@@ -8,6 +8,8 @@ ACL 2016) over bytes.
 from __future__ import annotations
 
 import gzip
+import io
+import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ _MARKS = ("<|startoftext|>", "<|endoftext|>")
 _END_OF_WORD = "</w>"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _BYTES = 256
+_MAX_UNPACKED = 16 << 20
+"""Bytes; the published vocabulary has three million. A small gzip file can unpack to any size."""
 
 
 def clip_tokenizer(vocabulary: bytes, size: int) -> Tokenizer:
@@ -24,11 +28,11 @@ def clip_tokenizer(vocabulary: bytes, size: int) -> Tokenizer:
 
     `vocabulary` is a gzip file: a header line, then one merge per line, the most frequent first. Tokens are the bytes,
     the bytes that end a word, the first `size − 514` merges and, last, the marks of start and end. The names of the
-    marks in a text are plain text. Raises `ValueError` when the file holds fewer merges or something else.
+    marks in a text are plain text. Raises `ValueError` when the file holds fewer merges or is no such vocabulary.
     """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-    lines = gzip.decompress(vocabulary).decode("utf-8").splitlines()
+    lines = _unpacked(vocabulary).splitlines()
     count = size - 2 * _BYTES - 2
     merges = [_pair(line) for line in lines[1 : 1 + count]]
     if len(merges) != count or count < 0:
@@ -38,6 +42,8 @@ def clip_tokenizer(vocabulary: bytes, size: int) -> Tokenizer:
     tokens += [first + second for first, second in merges]
     tokens += _MARKS
     ids = {token: index for index, token in enumerate(tokens)}
+    if len(ids) != size or not all(part in ids for merge in merges for part in merge):
+        raise ValueError("a merge occurs twice or joins what no merge before it made")
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges, end_of_word_suffix=_END_OF_WORD))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -49,6 +55,17 @@ def clip_tokenizer(vocabulary: bytes, size: int) -> Tokenizer:
         ]
     )
     return tokenizer
+
+
+def _unpacked(vocabulary: bytes) -> str:
+    try:
+        with gzip.open(io.BytesIO(vocabulary)) as stream:
+            text = stream.read(_MAX_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as exc:
+        raise ValueError("no whole gzip file") from exc
+    if len(text) > _MAX_UNPACKED:
+        raise ValueError(f"more than {_MAX_UNPACKED} bytes unpacked")
+    return text.decode("utf-8")
 
 
 def _pair(line: str) -> tuple[str, str]:

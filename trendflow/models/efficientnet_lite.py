@@ -49,8 +49,7 @@ class _Builder(GraphBuilder):
             group=groups,
         )
         self.size = out
-        statistics = [self.weight(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
-        return self.node("BatchNormalization", [x, *statistics], norm, epsilon=BATCH_NORM_EPSILON)
+        return self.batch_norm(x, norm, BATCH_NORM_EPSILON)
 
     def relu6(self, x: str) -> str:
         return self.node("Clip", [x, "relu6_low", "relu6_high"], f"{x}.relu6")

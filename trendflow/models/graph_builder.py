@@ -66,6 +66,11 @@ class GraphBuilder:
             "LayerNormalization", [x, scale, bias], output or prefix, axis=-1, epsilon=self.layer_norm_epsilon
         )
 
+    def batch_norm(self, x: str, prefix: str, epsilon: float) -> str:
+        """With the statistics of the training; tensors have torch's names."""
+        statistics = [self.weight(f"{prefix}.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
+        return self.node("BatchNormalization", [x, *statistics], prefix, epsilon=epsilon)
+
     def heads(self, x: str, order: list[int]) -> str:
         """[B, L, D] → [B, heads, L, D/heads], or with the last two axes swapped."""
         split = self.node("Reshape", [x, "split_heads"], f"{x}.split")

@@ -49,18 +49,18 @@ class LoadedModel:
         }
 
 
-class LoadedEngine(ModelHandle, Protocol):
-    """A loaded model with the end of its life, whichever runtime executes it."""
+class OwnedHandle(ModelHandle, Protocol):
+    """A handle as its owner sees it: what to log of it, and the end of its life."""
 
     def describe(self) -> dict[str, Any]: ...
 
     def close(self) -> None: ...
 
 
-class TextFront:
+class TextHandle:
     """Base of the handles that put a tokenizer before a loaded model: to the outside they are that model."""
 
-    def __init__(self, model: LoadedEngine, vocabulary: int) -> None:
+    def __init__(self, model: OwnedHandle, vocabulary: int) -> None:
         self._model = model
         self._vocabulary = vocabulary
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
-from trendflow.models.loaded import LoadedEngine
+from trendflow.models.loaded import OwnedHandle
 from trendflow.models.store import WeightsStore
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ class ModelPool:
         self._store = WeightsStore(models_dir)
         self._threads = threads
         self._triton = triton
-        self._handles: dict[_Key, LoadedEngine] = {}
+        self._handles: dict[_Key, OwnedHandle] = {}
         self._lock = threading.Lock()
 
-    def get(self, entry: CatalogueEntry, device: str | None = None) -> LoadedEngine:
+    def get(self, entry: CatalogueEntry, device: str | None = None) -> OwnedHandle:
         """The loaded model; digests are checked before the first load.
 
         `device` defaults to the entry's policy; another class than the policy is refused (`device_unavailable`),
@@ -56,7 +56,7 @@ class ModelPool:
                 handle.close()
             self._handles.clear()
 
-    def _load(self, entry: CatalogueEntry, device: str) -> LoadedEngine:
+    def _load(self, entry: CatalogueEntry, device: str) -> OwnedHandle:
         if (entry.runtime, entry.engine) == ("inprocess", "algorithm"):
             from trendflow.models.opencv_flow import DisFlowHandle
 
@@ -77,14 +77,14 @@ class ModelPool:
             {file.path: path for file, path in zip(entry.files, paths, strict=True)},
         )
 
-    def _served(self, entry: CatalogueEntry, device: str, connection: TritonConnection) -> LoadedEngine:
+    def _served(self, entry: CatalogueEntry, device: str, connection: TritonConnection) -> OwnedHandle:
         from trendflow.models.triton.runtime import TritonHandle
 
         companions = self._store.verify_companions(entry)
         return _with_text_front(TritonHandle.load(entry, device, connection), {path.name: path for path in companions})
 
 
-def _with_text_front(model: LoadedEngine, files: Mapping[str, Path]) -> LoadedEngine:
+def _with_text_front(model: OwnedHandle, files: Mapping[str, Path]) -> OwnedHandle:
     """The model behind the tokenizer that lies beside its weights; the model itself when there is none."""
     from trendflow.models.prompt_encoder import VOCABULARY, PromptEncoderHandle
     from trendflow.models.text_encoder import TOKENIZER, TextEncoderHandle

@@ -17,7 +17,7 @@ import numpy as np
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.clip_tokenizer import clip_tokenizer
-from trendflow.models.loaded import LoadedEngine, TextFront, tokenizers_library
+from trendflow.models.loaded import OwnedHandle, TextHandle, tokenizers_library
 from trendflow.models.vectors import unit_rows
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ _FACTS = (
 )
 
 
-class PromptEncoderHandle(TextFront):
+class PromptEncoderHandle(TextHandle):
     """A loaded text tower; implements `PromptEncoder`. Safe to use from several threads."""
 
-    def __init__(self, model: LoadedEngine, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: OwnedHandle, tokenizer: Tokenizer) -> None:
         super().__init__(model, tokenizer.get_vocab_size())
         self._context = _context(model.entry)
         self._input, self._output = model.entry.inputs[0].name, model.entry.outputs[0].name
@@ -47,7 +47,7 @@ class PromptEncoderHandle(TextFront):
         self._vectors: dict[str, np.ndarray] = {}
 
     @classmethod
-    def load(cls, model: LoadedEngine, vocabulary: Path) -> PromptEncoderHandle:
+    def load(cls, model: OwnedHandle, vocabulary: Path) -> PromptEncoderHandle:
         """Put a verified vocabulary in front of a loaded model, whichever runtime executes that.
 
         Raises `model_load_failed` for a vocabulary that cannot be read.
@@ -91,7 +91,7 @@ def _read_vocabulary(entry: CatalogueEntry, path: Path) -> Tokenizer:
         raise _invalid(entry, "states no preprocessing.vocabulary_size")
     try:
         return clip_tokenizer(path.read_bytes(), size)
-    except (OSError, EOFError, ValueError) as exc:
+    except (OSError, ValueError) as exc:
         log.exception("the vocabulary of %s cannot be read", entry.name)
         raise TrendFlowError("model_load_failed", f"The vocabulary of {entry.name} cannot be read.") from exc
 

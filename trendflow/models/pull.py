@@ -56,8 +56,9 @@ def pull_models(
     """Download the named entries, or all that have a `url` source.
 
     Raises `model_not_found` (unknown name), `weights_missing` (the server lacks the file or serves other bytes),
-    `rate_limited`, `network_error`, `config_invalid` (an address that is not https), and for a source that has to be
-    converted `dependency_missing` (before anything is downloaded) or `model_load_failed`.
+    `rate_limited`, `network_error`, `config_invalid` (an address that is not https, a folder that cannot be written),
+    and for a source that has to be converted `dependency_missing` (before anything is downloaded) or
+    `model_load_failed`.
     """
     store = WeightsStore(models_dir)
     chosen = list(catalogue) if names is None else [catalogue[name] for name in names]
@@ -103,8 +104,7 @@ def _pull(client: httpx.Client, entry: CatalogueEntry, store: WeightsStore, prog
         if file.path in entry.source.companions:
             place_companion(entry, file, store)
             continue
-        target = store.path(entry, file)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = store.prepare(entry, file)
         # Two pulls of one file would append to the same partial download.
         with FileLock(target.with_name(f".{target.name}.lock")):
             if store.state(entry, file) != "present":
@@ -183,6 +183,10 @@ def _fetch(client: httpx.Client, entry: CatalogueEntry, wanted: _Download, progr
                     stream.write(piece)
                     if progress is not None:
                         progress(entry.name, start + received, total)
+    except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+        raise TrendFlowError(
+            "network_error", f"The server of {entry.name}, {httpx.URL(url).host}, cannot be reached.", entry=entry.name
+        ) from exc
     except httpx.HTTPError as exc:
         raise TrendFlowError(
             "network_error",

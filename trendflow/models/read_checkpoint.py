@@ -12,6 +12,7 @@ Usage: python -I read_checkpoint.py <checkpoint.pth> <arrays.npz>
 
 from __future__ import annotations
 
+import math
 import pickle
 import sys
 import zipfile
@@ -76,12 +77,18 @@ class TorchScriptUnpickler(pickle.Unpickler):
 
 
 def _tensor(storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> np.ndarray:
-    """A view of a storage; offset and stride count elements. Raises `pickle.UnpicklingError` beyond its end."""
+    """A view of a storage; offset and stride count elements.
+
+    Raises `pickle.UnpicklingError` beyond its end, and where a tensor has more elements than its storage: strides of 0
+    make a file of any size out of one number.
+    """
     from numpy.lib.stride_tricks import as_strided
 
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     if min((offset, *stride), default=0) < 0 or (0 not in size and last >= len(storage)):
         raise pickle.UnpicklingError("a tensor reaches beyond its storage")
+    if math.prod(size) > len(storage):
+        raise pickle.UnpicklingError("a tensor repeats what its storage holds once")
     steps = [step * storage.itemsize for step in stride]
     return as_strided(storage[offset:], size, steps, writeable=False)
 

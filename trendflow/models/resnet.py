@@ -33,8 +33,7 @@ class _Builder(GraphBuilder):
             strides=[stride, stride],
             pads=[kernel // 2] * 4,
         )
-        statistics = [self.weight(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
-        return self.node("BatchNormalization", [out, *statistics], norm, epsilon=BATCH_NORM_EPSILON)
+        return self.batch_norm(out, norm, BATCH_NORM_EPSILON)
 
     def relu(self, x: str) -> str:
         return self.node("Relu", [x], f"{x}.relu")

@@ -7,6 +7,7 @@ program, not a forger who may write both.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from trendflow.contracts.canonical import canonical_json
-from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.sources import WeightsFile
 
@@ -42,6 +43,25 @@ class WeightsStore:
 
     def path(self, entry: CatalogueEntry, file: WeightsFile) -> Path:
         return self.root / entry.folder / file.path
+
+    def prepare(self, entry: CatalogueEntry, file: WeightsFile) -> Path:
+        """Where the file goes, its folder made. Raises `config_invalid` when nothing can be written there."""
+        path = self.path(entry, file)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(path.parent, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as exc:
+            typed = as_typed(exc)
+            if typed.error_code == "storage_unavailable":
+                raise typed from exc
+            reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
+            raise TrendFlowError(
+                "config_invalid",
+                f"The models folder, which TRENDFLOW_HOME or TRENDFLOW_MODELS names, cannot be written: {reason}.",
+                errno=exc.errno,
+            ) from exc
+        return path
 
     def receipt_path(self, entry: CatalogueEntry, file: WeightsFile) -> Path:
         """Where the receipt of a file made from a download lies."""
@@ -107,10 +127,9 @@ class WeightsStore:
         """A temporary path; what is written there becomes the file, if its digest is right.
 
         The move is atomic and the temporary name unique, so concurrent builders and readers never meet half a
-        file. Raises `weights_missing` when the bytes differ from the pinned ones.
+        file. Raises `weights_missing` when the bytes differ from the pinned ones, `config_invalid` as `prepare` does.
         """
-        target = self.path(entry, file)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = self.prepare(entry, file)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)
         temporary = Path(name)
@@ -124,7 +143,7 @@ class WeightsStore:
         """Move `candidate` into place. Raises `weights_missing` when it is not the pinned file.
 
         A file made from a download is taken as it is and gets its receipt; a crash between the two leaves a file
-        without a valid receipt, which counts as missing.
+        without a valid receipt, which is not `present`.
         """
         digest = file_sha256(candidate)
         if not file.is_built_from_source and digest != file.sha256:

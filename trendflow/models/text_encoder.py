@@ -15,7 +15,7 @@ import numpy as np
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
-from trendflow.models.loaded import LoadedEngine, TextFront, tokenizers_library
+from trendflow.models.loaded import OwnedHandle, TextHandle, tokenizers_library
 from trendflow.models.vectors import unit_rows
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ TOKENIZER = "tokenizer.json"
 _INPUTS = ("input_ids", "attention_mask")
 
 
-class TextEncoderHandle(TextFront):
+class TextEncoderHandle(TextHandle):
     """A loaded text encoder; implements `TextEncoder`. Safe to use from several threads."""
 
-    def __init__(self, model: LoadedEngine, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: OwnedHandle, tokenizer: Tokenizer) -> None:
         super().__init__(model, tokenizer.get_vocab_size())
         entry = model.entry
         self._tokenizer = tokenizer
@@ -45,7 +45,7 @@ class TextEncoderHandle(TextFront):
         self._overlap = _count(entry, "chunk_overlap", 0, self._chunk - 1)
 
     @classmethod
-    def load(cls, model: LoadedEngine, tokenizer: Path) -> TextEncoderHandle:
+    def load(cls, model: OwnedHandle, tokenizer: Path) -> TextEncoderHandle:
         """Put a verified tokenizer file in front of a loaded model, whichever runtime executes that.
 
         Raises `model_load_failed` for a tokenizer that cannot be read.

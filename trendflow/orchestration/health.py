@@ -5,7 +5,6 @@ needs from the store.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +24,18 @@ from dagster import (
 from pydantic import Field
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.contracts.schema import SchemaRegistry
+from trendflow.contracts.schema_docs import markdown_table
 from trendflow.dataset.corpus import VECTOR
-from trendflow.dataset.health import assess, read_corpus
 from trendflow.dataset.health_checks import CHECKS
-from trendflow.dataset.health_document import read_reference, to_json
-from trendflow.dataset.health_model import CheckResult, HealthReport, ReferenceReport
+from trendflow.dataset.health_model import CheckResult
 from trendflow.orchestration.assets import OWNERS
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.health_step import HEALTH, StoredHealth, judge, load_reference, store_report
 from trendflow.orchestration.report_step import report_location
 from trendflow.orchestration.resources import TrendFlowResource
-from trendflow.orchestration.runs import run_path_of
-from trendflow.presentation.health_page import VERDICT_TEXTS, render_health_page
+from trendflow.presentation.health_page import VERDICT_TEXTS
 
-HEALTH = "feature_health"
-_ROWS = 40  # of a Markdown table; the page has all
-
-
-@dataclass(frozen=True)
-class StoredHealth:
-    """A report and where its two presentations lie in the store."""
-
-    report: HealthReport
-    page_key: str
-    json_key: str
+_ROWS = 40  # of a Markdown table; the JSON document has all
 
 
 class HealthConfig(Config):
@@ -56,37 +43,6 @@ class HealthConfig(Config):
 
     profile: str | None = Field(default=None, description="Profile whose runs are judged; default is the deployment's.")
     reference: str | None = Field(default=None, description="JSON file of an earlier report, to find drift.")
-
-
-def load_reference(path: Path, schemas: SchemaRegistry) -> ReferenceReport:
-    """An earlier report from a file. Raises `config_invalid` when there is none at `path`."""
-    try:
-        data = path.read_bytes()
-    except OSError as exc:
-        raise TrendFlowError("config_invalid", f"The reference {path.name!r} cannot be read.") from exc
-    return read_reference(data, schemas)
-
-
-def judge(
-    deployment: Deployment, profile: str, reference: ReferenceReport | None = None, keys: Sequence[str] = ()
-) -> HealthReport:
-    """The health of the finished runs of a profile, or of those among them that `keys` name.
-
-    Raises `dependency_missing` when none has a feature vector, `config_invalid` for an unknown profile.
-    """
-    components = deployment.graph.profile(profile).components
-    required = [name for name, component in components.items() if component.required]
-    paths = [run_path_of(key) for key in keys] or None
-    return assess(read_corpus(deployment.results, deployment.schemas, profile, required, paths), reference)
-
-
-def store_report(deployment: Deployment, report: HealthReport) -> StoredHealth:
-    """Render and store a report, in place of the last one of its profile."""
-    folder = f"render_cache/_corpus/{report.profile}"  # no platform begins with an underscore
-    stored = StoredHealth(report, f"{folder}/{HEALTH}.html", f"{folder}/{HEALTH}.json")
-    deployment.store.put(stored.page_key, render_health_page(report).encode())
-    deployment.store.put(stored.json_key, to_json(report))
-    return stored
 
 
 def build_health_asset() -> AssetsDefinition:
@@ -154,10 +110,7 @@ def _metadata(deployment: Deployment, stored: StoredHealth) -> dict[str, Any]:
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return "none"
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in lines)
+    return markdown_table(head, rows) if rows else "none"
 
 
 def _check_result(check: CheckResult) -> AssetCheckResult:

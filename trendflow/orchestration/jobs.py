@@ -6,7 +6,7 @@ from dagster import AssetSelection, define_asset_job, in_process_executor
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from trendflow.orchestration.assets import REPORT
-from trendflow.orchestration.health import HEALTH
+from trendflow.orchestration.health_step import HEALTH
 
 PROCESS_VIDEO, CHECK_FEATURES = "process_video", "check_features"
 

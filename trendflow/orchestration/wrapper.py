@@ -169,9 +169,13 @@ class Stamper:
             )
         created_at = utc_now()
         stamped = {}
+        notes = [artifact.notes] if artifact.notes else []
         for stem, member in members.items():
+            if sparse := _mostly_missing(self.run, schemas[stem], member):
+                member = replace(member, warnings=tuple(dict.fromkeys((*member.warnings, "low_valid_ratio"))))
+                notes.append(f"Mostly missing: {', '.join(sparse)}.")
             stamped[stem] = self._stamp(stem, member, schemas[stem], parts, created_at, given)
-        return self._finished(stamped, "computed", artifact.notes)
+        return self._finished(stamped, "computed", " ".join(notes) or None)
 
     def _stamp(
         self,
@@ -184,10 +188,6 @@ class Stamper:
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         run = self.run
         arrays = {name: np.asarray(array) for name, array in artifact.arrays.items()}
-        if artifact.status == "ok" and _mostly_nan(
-            run, schema_version, arrays, artifact.meta.get("absent_features", {})
-        ):
-            artifact = replace(artifact, warnings=tuple(dict.fromkeys((*artifact.warnings, "low_valid_ratio"))))
         total_frames = None if given is None else _union_size(given)
         optional = _reference_meta(parts) | _execution_meta(given, artifact)
         if total_frames is not None and "frame_indices" in arrays:
@@ -265,24 +265,26 @@ def _reference_meta(parts: cache.KeyParts) -> dict[str, Any]:
     return {"db_digest": dict(parts.reference)} if parts.reference else {}
 
 
-def _mostly_nan(
-    run: RunContext, schema_version: str, arrays: Mapping[str, np.ndarray], absent: Mapping[str, str]
-) -> bool:
-    """True when a model-facing float array is more than 60 % NaN.
+def _mostly_missing(run: RunContext, schema_version: str, artifact: Artifact) -> list[str]:
+    """The model-facing float arrays of an `ok` artifact that are more than 60 % NaN.
 
     Features that are absent by configuration, with their reason stated, do not count.
     """
+    if artifact.status != "ok":
+        return []
+    absent = artifact.meta.get("absent_features", {})
     schema = run.deployment.schemas.get(schema_version)
-    for name, array in arrays.items():
-        declared = schema.fields.get(name)
+    found = []
+    for name, values in artifact.arrays.items():
+        declared, array = schema.fields.get(name), np.asarray(values)
         if declared is None or declared.tier != "model_facing" or array.dtype.kind != "f":
             continue
         if name == "feature_values":
-            names = arrays["feature_names"].tolist()
+            names = np.asarray(artifact.arrays["feature_names"]).tolist()
             array = array[[not any(feature.startswith(prefix) for prefix in absent) for feature in names]]
         if array.size and np.isnan(array).mean() > LOW_VALID_NAN_SHARE:
-            return True
-    return False
+            found.append(name)
+    return found
 
 
 def store(run: RunContext, finished: Finished) -> dict[str, Any]:

@@ -97,7 +97,10 @@ def _chapter(
         yield facts.result
     if facts.methods:
         yield "### Method"
-        yield "\n".join(f"- {method[:1].upper()}{method[1:]}" for method in facts.methods)
+        for topic, told in facts.methods:
+            if topic:
+                yield f"*{topic}*"
+            yield "\n".join(f"- {method[:1].upper()}{method[1:]}" for method in told)
     if entry.spec.params:
         yield "### Parameters"
         yield markdown_table(

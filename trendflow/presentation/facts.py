@@ -159,7 +159,8 @@ def notices(view: RunView) -> list[Notice]:
     ]
     codes = sorted({*view.run["warnings"], *(code for row in rows for code in row["warnings"])})
     for code in codes:
-        where = ", ".join(row["name"] for row in rows if code in row["warnings"])
+        warned = [row for row in rows if code in row["warnings"]]
+        where = ", ".join(f"{row['name']} ({row['notes']})" if row["notes"] else row["name"] for row in warned)
         if code == "sampling_shortfall":
             where = shortfall_text(view.arrays(SEGMENTER)) or where
         found.append(Notice("warning", warning_text(code), where, code))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from trendflow.dataset.health_model import CheckResult, ColumnHealth, ComponentHealth, Finding, HealthReport
 
 _BINS = 24
+_LISTED = 200  # findings of one rule, and pairs; one fault can spoil hundreds of features, and the JSON has all
 _NO_MODEL = model_signature(())
 
 VERDICT_TEXTS = {"pass": "Holds", "fail": "Fails", "not_judged": "Not judged"}
@@ -59,18 +61,22 @@ def render_health_page(report: HealthReport) -> str:
 def _context(report: HealthReport) -> dict[str, Any]:
     findings = report.findings
     failing = [finding for finding in findings if not finding.advisory]
+    # Pairs have a list of their own, where their number of runs can be seen.
+    hints = [finding for finding in findings if finding.advisory and finding.check != "duplicates"]
     return {
         "profile": report.profile,
         "verdict": _verdict(report),
         "header": _header(report),
         "tiles": _tiles(report, failing),
         "checks": [_check(check) for check in report.checks],
-        "failing": [_finding(finding) for finding in failing],
-        # Pairs have a list of their own, where their number of runs can be seen.
-        "hints": [_finding(finding) for finding in findings if finding.advisory and finding.check != "duplicates"],
+        "failing": _listed(failing),
+        "failing_count": len(failing),
+        "hints": _listed(hints),
+        "hint_count": len(hints),
         "components": [_component(component, report) for component in report.components],
         "groups": _groups(report),
-        "pairs": [_pair(report, pair) for pair in report.pairs],
+        "pairs": [_pair(report, pair) for pair in report.pairs[:_LISTED]],
+        "pair_count": len(report.pairs),
         "embeddings": [(name, percent(share)) for name, share in report.embeddings.items()],
         "css": asset("report.css") + asset("health.css"),
     }
@@ -139,6 +145,17 @@ def _check(check: CheckResult) -> dict[str, str]:
         "verdict": VERDICT_TEXTS[check.verdict],
         "summary": check.summary,
     }
+
+
+def _listed(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """The first of every rule: many of one must not hide the others."""
+    seen: Counter[str] = Counter()
+    rows = []
+    for finding in findings:
+        seen[finding.check] += 1
+        if seen[finding.check] <= _LISTED:
+            rows.append(_finding(finding))
+    return rows
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

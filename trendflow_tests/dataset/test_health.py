@@ -289,7 +289,10 @@ def test_a_stored_report_is_valid_and_names_no_video() -> None:
     assert "synthetic-" not in to_json(found).decode()
 
 
-@pytest.mark.parametrize("data", [b"not json", b"[]", b"{}", b'{"schema_version": "feature_health_v1"}'])
+@pytest.mark.parametrize(
+    "data",
+    [b"not json", pytest.param(b"[" * 100_000, id="deep"), b"[]", b"{}", b'{"schema_version": "feature_health_v1"}'],
+)
 def test_what_is_no_report_is_no_reference(data: bytes) -> None:
     with pytest.raises(TrendFlowError) as caught:
         read_reference(data, SCHEMAS)

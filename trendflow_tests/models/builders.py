@@ -13,6 +13,13 @@ from onnx import helper, numpy_helper
 
 from trendflow.models.catalogue import NO_LICENCE, Catalogue, CatalogueEntry, ModelFacts
 
+UNLICENSED = {
+    "licence_spdx": NO_LICENCE,
+    "commercial_use": "forbidden",
+    "attribution": "Random weights for tests; no trained model.",
+}
+"""Of an entry whose weights mean nothing."""
+
 
 def entry_values(**overrides: Any) -> dict[str, Any]:
     """A small valid entry: y = f(x), float32 [B, 4]."""
@@ -112,9 +119,7 @@ def random_entry(model: ModelFacts, data: bytes, **overrides: Any) -> CatalogueE
     facts = model.model_dump(include=set(ModelFacts.model_fields), exclude_unset=True)
     labels: dict[str, Any] = {
         "name": f"{model.name}_random",
-        "licence_spdx": NO_LICENCE,
-        "commercial_use": "forbidden",
-        "attribution": "Random weights for tests; no trained model.",
+        **UNLICENSED,
     }
     if isinstance(model, CatalogueEntry):
         labels["max_batch_size"] = model.max_batch_size

@@ -125,6 +125,15 @@ def test_the_program_of_an_archive_does_not_matter(archive: bytes) -> None:
     assert set(read_checkpoint(rewritten(archive, ".py", b"this is no program"))) == set(read_checkpoint(archive))
 
 
+def test_a_tensor_larger_than_its_storage_is_refused() -> None:
+    root = torch.nn.Module()
+    root.register_buffer("repeated", torch.zeros(1).expand(1 << 10))
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(root), buffer)
+    with pytest.raises(TrendFlowError, match="model_load_failed"):
+        read_checkpoint(buffer.getvalue())
+
+
 def test_a_tensor_beyond_its_storage_is_refused(archive: bytes) -> None:
     with pytest.raises(TrendFlowError, match="model_load_failed"):
         read_checkpoint(rewritten(archive, "/data/0", b"\0\0\0\0"))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.build import build_models
+from trendflow.models.catalogue import Catalogue, CatalogueEntry
 from trendflow.models.pull import Pulled, pull_models
 from trendflow.models.store import WeightsStore
 from trendflow_tests.models.builders import catalogue_of, entry_for
@@ -117,7 +118,23 @@ def test_every_refusal_has_its_code(server: Server, tmp_path: Path, status: int,
 
 def test_a_server_that_is_not_there_is_a_network_error(tmp_path: Path, free_port: Callable[[], int]) -> None:
     server = Server(url=f"http://127.0.0.1:{free_port()}")
-    assert _failure(_entry(server), tmp_path).error_code == "network_error"
+    error = _failure(_entry(server), tmp_path)
+    assert (error.error_code, error.message) == ("network_error", "The server of tiny, 127.0.0.1, cannot be reached.")
+
+
+@pytest.mark.parametrize("folder", ["/proc/no/such", "{tmp}/file"])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_asked(
+    server: Server, tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "file").touch()
+    models = Path(folder.format(tmp=tmp_path))
+    error = _failure(_entry(server), models)
+    assert error.error_code == "config_invalid"
+    assert error.message.startswith("The models folder, which TRENDFLOW_HOME or TRENDFLOW_MODELS names, cannot be ")
+    assert server.requests == []
+    with pytest.raises(TrendFlowError) as built:
+        build_models(Catalogue.load(), models, ["nanodet_m_416"])
+    assert built.value.message == error.message
 
 
 def test_plain_http_is_refused_even_behind_a_redirect(server: Server, tmp_path: Path) -> None:

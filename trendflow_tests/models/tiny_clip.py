@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from trendflow.contracts.package_data import data_path
-from trendflow.models.catalogue import NO_LICENCE, Catalogue, CatalogueEntry
-from trendflow.models.clip_graph import clip_image_tower, clip_text_tower, logit_scale
+from trendflow.models.catalogue import Catalogue, CatalogueEntry
+from trendflow.models.clip_graph import clip_image_tower, clip_text_tower
 from trendflow.models.onnx_graph import serialise
 from trendflow.models.onnx_runtime import OnnxHandle
 from trendflow.models.prompt_encoder import VOCABULARY, PromptEncoderHandle
-from trendflow_tests.models.builders import entry_for
+from trendflow_tests.models.builders import UNLICENSED, entry_for
 
 HEAD_WIDTH = 8
 SIDE = 64
@@ -23,11 +23,6 @@ CONTEXT = 77
 WIDTH = 24
 MERGES = 300
 VOCABULARY_SIZE = 2 * 256 + MERGES + 2
-UNLICENSED = {
-    "licence_spdx": NO_LICENCE,
-    "commercial_use": "forbidden",
-    "attribution": "Random weights for tests; no trained model.",
-}
 
 
 def vocabulary(merges: int = MERGES) -> bytes:
@@ -143,7 +138,7 @@ def text_entry(weights: dict[str, np.ndarray], data: bytes) -> CatalogueEntry:
         outputs=[facts.outputs[0].model_dump() | {"shape": ["B", CONTEXT, WIDTH]}],
         embedding_dim=WIDTH,
         preprocessing={**facts.preprocessing, "vocabulary_size": VOCABULARY_SIZE},
-        postprocessing={**facts.postprocessing, "logit_scale": logit_scale(weights)},
+        postprocessing={**facts.postprocessing, "logit_scale": float(np.exp(weights["logit_scale"]))},
         checkpoint=_digest(weights),
         max_batch_size=facts.max_batch_size,
         **UNLICENSED,

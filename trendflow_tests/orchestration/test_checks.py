@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,15 @@ from typing import Any
 
 import pytest
 
+from trendflow.commands.run_notes import run_notes
+from trendflow.components.base import ComponentInputs
+from trendflow.contracts.artifact import Artifact
+from trendflow.contracts.manifest import find_row
 from trendflow.orchestration.checks import check_stored
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import RunContext
+from trendflow_tests.orchestration.probe import FEATURE, NAME, add_probe, value
+from trendflow_tests.orchestration.runs import Execute, Submit
 
 SEGMENTER = "segmenter"
 
@@ -69,3 +76,30 @@ def test_a_failure_that_is_stored_in_order_fails_without_being_damage(
     assert not found.passed
     assert found.sound
     assert found.findings["outcome"].startswith("video_unreadable: ")
+
+
+@pytest.mark.parametrize(("absent", "told"), [({}, True), ({FEATURE: "not switched on"}, False)])
+def test_a_result_that_is_mostly_missing_names_its_arrays(
+    deployment: Deployment,
+    clip: Path,
+    submit: Submit,
+    execute: Execute,
+    absent: dict[str, str],
+    told: bool,
+) -> None:
+    """Unless all that is missing is absent by configuration, which says why."""
+
+    def sparse(_: ComponentInputs) -> Artifact:
+        return dataclasses.replace(value(float("nan")), meta={"absent_features": absent})
+
+    add_probe(deployment, sparse)
+    run = submit(deployment, clip)
+    execute(run)
+    row = find_row(run.manifest(), NAME)
+    assert row is not None
+    assert row["status"] == "ok"
+    assert ("low_valid_ratio" in row["warnings"], row["notes"]) == (
+        (True, "Mostly missing: feature_values.") if told else (False, None)
+    )
+    notes = dict(run_notes(run, run.manifest()))
+    assert ("feature_values" in notes.get("low_valid_ratio", "")) == told

@@ -17,7 +17,7 @@ from trendflow.config import Settings
 from trendflow.dataset.health_checks import CHECKS
 from trendflow.definitions import build_definitions
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.health import HEALTH
+from trendflow.orchestration.health_step import HEALTH
 from trendflow.orchestration.jobs import CHECK_FEATURES, PROCESS_VIDEO
 from trendflow.orchestration.runs import RunContext, submit_run
 from trendflow.orchestration.wrapper import finalise, persist, run_component
@@ -159,6 +159,7 @@ def test_a_video_computed_twice_agrees(health: Callable[..., Ended], tmp_path: P
         (["--fail-on", "anything"], 2, "config_invalid"),
         (["--reference", __file__], 2, "config_invalid"),
         (["--reference", "nowhere.json"], 2, "config_invalid"),
+        (["--output", "one.html", "--json", "./one.html"], 2, "config_invalid"),
         (["--profile", "nobody"], 2, "config_invalid"),
         (["synthetic-clip/run-9"], 3, "dependency_missing"),
     ],
@@ -171,7 +172,7 @@ def test_exit_codes(health: Callable[..., Ended], arguments: list[str], code: in
 
 
 def test_named_runs_only(health: Callable[..., Ended]) -> None:
-    assert "1 videos (1 source files) from 1 finished runs" in health("synthetic-clip/run-1").stdout
+    assert "1 video (1 source file) from 1 finished run" in health("synthetic-clip/run-1").stdout
 
 
 def test_a_store_without_vectors_is_no_failure_unless_asked(

@@ -83,6 +83,20 @@ def test_output_is_written_with_its_folders_and_replaced_whole(tmp_path: Path) -
     assert target.stat().st_mode == plain.stat().st_mode
 
 
+def test_output_to_a_pipe_or_through_a_link_leaves_both_what_they_are(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("real")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_output(pipe, b"through")
+        assert os.read(reader, 100) == b"through"
+    finally:
+        os.close(reader)
+    write_output(link, b"linked")
+    assert (pipe.is_fifo(), link.is_symlink(), (tmp_path / "real").read_bytes()) == (True, True, b"linked")
+
+
 @pytest.mark.parametrize("place", ["/proc/here/page.html", "{tmp}/file/page.html", "{tmp}/folder"])
 def test_output_that_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()

@@ -69,6 +69,15 @@ def test_methods_are_told_once_in_every_chapter_they_belong_to(chapters: dict[st
     assert all(chapters[name].count(scaled) == 1 for name in takers)
 
 
+def test_every_method_stands_under_what_it_is_about(chapters: dict[str, str]) -> None:
+    (method,) = re.findall(
+        r"^### Method\n\n(.*?)\n\n### ", chapters["core_optical_flow"], flags=re.MULTILINE | re.DOTALL
+    )
+    topic = "*Motion of the camera: the similarity that most of a flow field follows*"
+    assert f"{topic}\n\n- At the centres of 32×32 equal cells" in method
+    assert "cut_detection: " not in chapters["cut_detection"]  # a component needs no topic for its own module
+
+
 def test_what_is_drafted_stands_apart_with_its_edges(registry: Registry) -> None:
     page = render_components(registry, SchemaRegistry.load(), THRESHOLDS)
     (section,) = re.findall(r"^## Drafted, .*?(?=^## )", page, flags=re.MULTILINE | re.DOTALL)

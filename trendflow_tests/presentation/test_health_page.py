@@ -90,6 +90,16 @@ def test_a_distribution_is_drawn_as_it_is(page: Page) -> None:
     assert curve[:, 1].max() == pytest.approx(drawing.high)
 
 
+def test_a_fault_in_hundreds_of_features_still_gives_a_page_that_names_every_rule() -> None:
+    """A hundred copies of one column are 4950 pairs; a range is broken as well."""
+    copies = {f"copy_{k:03d}": RNG.normal() * COLUMNS["cuts_per_minute"] for k in range(100)}
+    spoilt = assess(readings({**copies, "short_ratio": COLUMNS["short_ratio"]}))
+    assert len(spoilt.pairs) == 100 * 99 // 2
+    visible = Page(render_health_page(spoilt)).visible
+    assert "and 4750 more; the JSON document has all." in visible
+    assert "5 of 320 values lie outside [0, 1]" in visible
+
+
 def test_few_runs_are_said_and_nothing_is_called_passed() -> None:
     small = assess(readings({name: values[20:32] for name, values in COLUMNS.items()}))
     visible = Page(render_health_page(small)).visible

@@ -61,6 +61,12 @@ def class_probabilities(clip: Upstream | None, prompt_set: str) -> ClassProbabil
     return ClassProbabilities.summed(clip.arrays[f"{prompt_set}_prompts"].tolist(), clip.arrays[f"{prompt_set}_probs"])
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis, in the precision of `logits`."""
+    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
+
+
 def normalised_entropy(probabilities: np.ndarray) -> np.ndarray:
     """−Σ p ln p ÷ ln(classes) of rows `[N, classes]`, in [0, 1]."""
     logs = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)

@@ -9,7 +9,7 @@ the catalogue entry of the text tower, prompts and temperature in the prompt ban
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from trendflow.components._entry import number
 from trendflow.components.base import ComponentInputs
 from trendflow.components.visual import _summary
-from trendflow.components.visual._prompt_classes import ClassProbabilities, normalised_entropy, top_classes
+from trendflow.components.visual._prompt_classes import ClassProbabilities, normalised_entropy, softmax, top_classes
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.prompt_bank import PROMPTS, PromptSet
 from trendflow.models.catalogue import CatalogueEntry
@@ -67,9 +67,7 @@ def prompt_scores(
     _require_one_checkpoint(image_entry, tower.entry)
     scale = number(tower.entry, "postprocessing", "logit_scale", 1e-6)
     texts = [text for prompt_set in PROMPTS.sets.values() for text in prompt_set.prompts.values()]
-    vectors = _embedded(inputs, tower, [*texts, *(PROMPTS.places if label_places else ())])
-    # Rounding may carry the product of equal unit vectors past 1 by an ulp.
-    cosines = np.clip(embeddings.astype(np.float64) @ vectors.T, -1.0, 1.0)
+    cosines = _cosines(embeddings, _embedded(inputs, tower, texts))
     arrays: dict[str, np.ndarray] = {}
     classes: dict[str, ClassProbabilities] = {}
     entropies: dict[str, float] = {}
@@ -86,7 +84,8 @@ def prompt_scores(
     uniform = {name for name, found in classes.items() if found.near_uniform}
     unusable = [name for name in features if _set_of(name) in uniform]
     if label_places:
-        arrays |= _place_arrays(cosines[:, start:])
+        # In batches of their own: the last digits of a vector depend on its batch, and it is remembered.
+        arrays |= _place_arrays(_cosines(embeddings, _embedded(inputs, tower, PROMPTS.places)))
     arrays["logit_scale"] = np.array(scale, np.float32)
     arrays["prompt_temperature"] = np.array([found.temperature for found in PROMPTS.sets.values()], np.float32)
     return PromptScores(
@@ -97,23 +96,22 @@ def prompt_scores(
     )
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis, float64."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
-
-
 def _set_of(feature: str) -> str:
     """The prompt set a scalar rests on."""
     return CLASS_MEANS[feature][0] if feature in CLASS_MEANS else ENTROPY_MEANS[feature]
 
 
-def _embedded(inputs: ComponentInputs, tower: PromptEncoder, texts: list[str]) -> np.ndarray:
+def _embedded(inputs: ComponentInputs, tower: PromptEncoder, texts: Sequence[str]) -> np.ndarray:
     """Unit vectors `[len(texts), D]`; the tower remembers them, so that only the first video pays for them."""
     parts = inputs.runner.run(
         len(texts), lambda start, stop: tower.embed_texts(texts[start:stop]), tower.entry.max_batch_size
     )
     return np.concatenate(parts).astype(np.float64)
+
+
+def _cosines(embeddings: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Float64 `[N, texts]`. Rounding may carry the product of equal unit vectors past 1 by an ulp."""
+    return np.clip(embeddings.astype(np.float64) @ vectors.T, -1.0, 1.0)
 
 
 def _set_arrays(prompt_set: PromptSet, cosines: np.ndarray, probs: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

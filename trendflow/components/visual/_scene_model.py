@@ -13,6 +13,7 @@ import numpy as np
 from trendflow.components._entry import choice, number
 from trendflow.components.visual._frame_batches import StageTimer
 from trendflow.components.visual._preprocess import ColorNormalisation
+from trendflow.components.visual._prompt_classes import softmax
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.interface import ModelHandle
 
@@ -81,20 +82,13 @@ class SceneModel:
                 f"The output of {self._model.entry.name} is not {CLASSES} wide.",
                 shape=list(logits.shape),
             )
-        return softmax(logits)
+        return softmax(logits.astype(np.float32))  # whatever the engine's precision
 
     def group_probabilities(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sums over the classes of each of `IO_CLASSES` `[n, 3]` and of each of `GROUPS` `[n, 16]`, float64."""
         groups = probabilities.astype(np.float64) @ self._in_group
         first = np.cumsum([0, *(len(members) for members in HIERARCHY.values())])[:-1]
         return np.add.reduceat(groups, first, axis=1), groups
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Rows of probabilities, computed in float32 whatever the engine's precision."""
-    scores = logits.astype(np.float32)
-    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 class _CentralCrop:

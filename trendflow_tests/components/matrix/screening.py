@@ -14,7 +14,7 @@ from trendflow.components.base import ComponentInputs
 from trendflow.config import Settings
 from trendflow.contracts.graph import Profile, ProfileComponent
 from trendflow.models.catalogue import Catalogue, CatalogueEntry
-from trendflow.models.loaded import LoadedEngine
+from trendflow.models.loaded import OwnedHandle
 from trendflow.models.onnx_runtime import OnnxHandle
 from trendflow.models.pool import ModelPool
 from trendflow.models.resolve import ResolvedModel, resolve_models
@@ -72,7 +72,7 @@ class RandomModels(ModelPool):
         """By role."""
         return {role: handle.entry for role, handle in self.handles.items()}
 
-    def get(self, entry: CatalogueEntry, device: str | None = None) -> LoadedEngine:
+    def get(self, entry: CatalogueEntry, device: str | None = None) -> OwnedHandle:
         for handle in self.handles.values():
             if handle.entry.name == entry.name:
                 return handle

@@ -16,13 +16,7 @@ from trendflow.components.visual._scene_model import GROUPS
 from trendflow.models.catalogue import Catalogue, CatalogueEntry
 from trendflow.models.interface import ModelHandle
 from trendflow.models.onnx_runtime import OnnxHandle
-from trendflow_tests.models.builders import entry_for, onnx_bytes
-
-UNLICENSED = {
-    "licence_spdx": "NONE",
-    "commercial_use": "forbidden",
-    "attribution": "Test weights without meaning.",
-}
+from trendflow_tests.models.builders import UNLICENSED, entry_for, onnx_bytes
 
 
 def loaded(folder: Path, data: bytes, entry: CatalogueEntry) -> ModelHandle:

@@ -21,13 +21,12 @@ from trendflow.models.catalogue import Catalogue
 from trendflow.models.interface import ModelHandle
 from trendflow_tests.components.visual.clips import Bench, Clip, Respecified, clip_of, features, flat_clip
 from trendflow_tests.components.visual.small_models import (
-    UNLICENSED,
     brightness_as_depth,
     loaded,
     random_depth,
     random_midas,
 )
-from trendflow_tests.models.builders import entry_for, onnx_bytes
+from trendflow_tests.models.builders import UNLICENSED, entry_for, onnx_bytes
 
 MEASURES = core_depth_midas.MEASURED_ROWS
 

@@ -15,16 +15,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trendflow.components.visual import core_clip
 from trendflow.components.visual._preprocess import FramePreprocessing
-from trendflow.components.visual._prompt_classes import ClassProbabilities
-from trendflow.components.visual._prompt_scores import softmax
+from trendflow.components.visual._prompt_classes import ClassProbabilities, softmax
 from trendflow.contracts.artifact import Artifact, ModelUsed
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.prompt_bank import PROMPTS
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.interface import ModelHandle
 from trendflow_tests.components.visual.clips import Bench, Clip, assert_same, clip_of, decode, features
-from trendflow_tests.components.visual.small_models import UNLICENSED, loaded
-from trendflow_tests.models.builders import entry_for
+from trendflow_tests.components.visual.small_models import loaded
+from trendflow_tests.models.builders import UNLICENSED, entry_for
 from trendflow_tests.models.tiny_clip import image_tower, published_names, random_clip, text_tower
 
 CHECKPOINT = "c" * 64
@@ -315,3 +314,10 @@ def test_softmax_sums_to_one_and_ignores_a_common_shift(shift: float, seed: int)
     logits = np.random.default_rng(seed).normal(size=(2, 6)) * 30
     np.testing.assert_allclose(softmax(logits).sum(axis=1), 1, atol=1e-12)
     np.testing.assert_allclose(softmax(logits + shift), softmax(logits), atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_softmax_keeps_the_precision_and_survives_large_logits(dtype: type) -> None:
+    found = softmax(np.array([[1000, 1001]], dtype=dtype))
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, [[1 / (1 + np.e), np.e / (1 + np.e)]], rtol=1e-6)

@@ -14,7 +14,7 @@ from PIL import Image
 from trendflow.components.base import ComponentInputs, Upstream
 from trendflow.components.visual import scene_classification
 from trendflow.components.visual._frame_batches import StageTimer
-from trendflow.components.visual._scene_model import GROUPS, HIERARCHY, SceneModel, softmax
+from trendflow.components.visual._scene_model import GROUPS, HIERARCHY, SceneModel
 from trendflow.contracts.artifact import Artifact
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.interface import ModelHandle
@@ -217,13 +217,6 @@ def test_extreme_clips(bench: Bench, extreme: Clip, random_model: ModelHandle) -
     assert artifact.status == "ok"
     assert artifact.arrays["frame_scene_id"].tolist() == [0] * len(extreme)
     assert np.isnan(features(artifact)["scene_change_mean"])
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_softmax_is_float32_and_survives_large_logits(dtype: type) -> None:
-    found = softmax(np.array([[1000, 1001]], dtype=dtype))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, [[1 / (1 + np.e), np.e / (1 + np.e)]], rtol=1e-6)
 
 
 def test_pictures_are_cropped_as_the_reference_does(hello: Clip, random_model: ModelHandle) -> None:
