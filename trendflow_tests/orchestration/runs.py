@@ -50,7 +50,9 @@ def write_graph(path: Path, *components: str) -> Path:
     profile["components"] = {name: profile["components"][name] for name in components}
     roles = {role for name in components for role in graph["components"][name]["roles"]["required"]}
     profile["models"] = {role: entry for role, entry in profile["models"].items() if role in roles}
-    graph["drafts"].pop("profiles")  # they extend the profiles as they are shipped
+    # What adds components extends the starter as it is shipped.
+    graph["profiles"].pop("baseline")
+    graph["drafts"].pop("profiles")
     path.write_text(yaml.safe_dump(graph, sort_keys=False), encoding="utf-8")
     return path
 
