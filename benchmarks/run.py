@@ -25,7 +25,7 @@ LIBRARIES = (
     "scenedetect-headless",
     "tritonclient",
 )
-BENCHMARKS = ("segmenter", "overhead", "memory", "components", "libraries", "cuts", "npz", "triton")
+BENCHMARKS = ("segmenter", "overhead", "memory", "components", "libraries", "cuts", "npz", "triton", "precision")
 
 
 def table(rows: list[Row]) -> Table:

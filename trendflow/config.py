@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from trendflow.contracts.errors import TrendFlowError, as_typed
 
 _ENV_PREFIX = "TRENDFLOW_"
+_CPU_BATCH = 8
+_AUTO = "auto"
 
 
 class Settings(BaseSettings):
@@ -43,7 +45,11 @@ class Settings(BaseSettings):
     max_duration_sec: float = Field(1200.0, gt=0)
     max_source_bytes: int = Field(4 * 2**30, gt=0)
     frames_ttl_days: float = Field(7.0, gt=0)
-    batch_size: int = Field(8, ge=1, description="Upper bound of a micro-batch.")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Upper bound of a micro-batch; 'auto' is 8 on a CPU and what the memory of a GPU allows.",
+    )
     onnx_threads: int = Field(0, ge=0, description="Threads per model; 0 lets the runtime decide.")
 
     @field_validator("home", "models", "graph_file", "triton_env")
@@ -51,9 +57,24 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
 
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _auto(cls, value: object) -> object:
+        return None if value == _AUTO else value
+
     @cached_property
     def resolved_store_url(self) -> str:
         return self.store_url or (self.home / "store").as_uri()
+
+    @property
+    def cpu_batch(self) -> int:
+        """The largest batch on the CPU, where larger ones than eight gain nothing and hold more frames in memory."""
+        return self.batch_size or _CPU_BATCH
+
+    @property
+    def device_batch(self) -> int | None:
+        """The largest batch on an accelerator; None leaves it to its memory and to the models."""
+        return self.batch_size
 
     @property
     def scratch_dir(self) -> Path:

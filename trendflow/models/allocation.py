@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-_WORDS = ("failed to allocate memory", "bad_alloc", "bad allocation", "out of memory", "cuda failure 2:", "memoryerror")
+_WORDS = (
+    "failed to allocate memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+    "cuda failure 2:",
+    "memoryerror",
+)
 
 
 def is_allocation_failure(message: str) -> bool:

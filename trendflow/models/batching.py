@@ -21,14 +21,22 @@ class BatchRunner:
 
     After an `out_of_memory` at batch b it continues, from the first unfinished unit, with ⌊b/2⌋, ⌊b/4⌋ and 1
     (repeats skipped), `pause_s` seconds later. A failure at batch 1 is final. Finished units are kept.
+
+    A runner serves one component of one video: no batch it forms mixes videos. `gpu_memory_mb` tells what this process
+    holds of the device, None when nobody knows.
     """
 
     batch_size: int = 8
     pause_s: float = 2.0
+    sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
+    gpu_memory_mb: Callable[[], float | None] | None = field(default=None, repr=False, compare=False)
     oom_retries: int = 0
     effective_batch_size: int | None = None
+    """The largest batch that was run after the last reduction, of the smallest `run`; None before the first."""
     attempts: list[dict[str, int]] = field(default_factory=list)
     """Every batch that did not fit: its size and its first unit."""
+    gpu_mem_peak_mb: float | None = None
+    """The most this process held of the device after any batch: engines keep what they once allocated."""
 
     def run(self, units: int, work: Callable[[int, int], T], max_batch: int) -> list[T]:
         """Call `work(start, stop)` until all units are done; returns its results in order."""
@@ -54,11 +62,19 @@ class BatchRunner:
                 ladder = smaller
                 log.warning("out of memory at batch %d; continuing with batch %d", failed, ladder[0])
                 gc.collect()
-                time.sleep(self.pause_s)  # memory held by a neighbour may become free
+                self.sleep(self.pause_s)  # memory held by a neighbour may become free
                 continue
+            self._note_memory()
             start = stop
-        self.effective_batch_size = min(self.effective_batch_size or ladder[0], ladder[0])
+        if units:
+            size = min(ladder[0], units)
+            self.effective_batch_size = min(self.effective_batch_size or size, size)
         return results
+
+    def _note_memory(self) -> None:
+        held = None if self.gpu_memory_mb is None else self.gpu_memory_mb()
+        if held is not None:
+            self.gpu_mem_peak_mb = max(held, self.gpu_mem_peak_mb or 0.0)
 
     def record(self) -> dict[str, Any]:
         """The `batching` record of meta and manifest."""
@@ -67,5 +83,5 @@ class BatchRunner:
             "retries_total": self.oom_retries,
             "oom_retries": self.oom_retries,
             "queue_wait_ms": None,
-            "gpu_mem_peak_mb": None,
+            "gpu_mem_peak_mb": self.gpu_mem_peak_mb,
         }

@@ -92,7 +92,8 @@ class UnpinnedModel(ModelFacts):
 class CatalogueEntry(ModelFacts):
     """One set of weights in one engine and one precision, with everything needed to run and to judge it.
 
-    `parameters` are the settings of an algorithm; a model carries its own in its file.
+    `parameters` are the settings of an algorithm; a model carries its own in its file. Only weights for torch need an
+    `architecture`, the code that uses them; other files hold their graph.
     """
 
     version: Version
@@ -107,6 +108,7 @@ class CatalogueEntry(ModelFacts):
     deadline_ms: int = Field(ge=1)
     warmup: int = Field(ge=0)
     parameters: dict[str, Any] = Field(default_factory=dict)
+    architecture: Name | None = None
     gpu_memory_per_task_mb: int = Field(ge=0)
     cpu_rss_peak_mb: int = Field(ge=0)
     input_buckets: tuple[str, ...] = ()
@@ -163,6 +165,8 @@ class CatalogueEntry(ModelFacts):
             raise ValueError("an algorithm has no files and everything else has some")
         if self.parameters and self.engine != "algorithm":
             raise ValueError("parameters: only an algorithm has any")
+        if (self.architecture is not None) != (self.engine == "torch"):
+            raise ValueError("architecture: an entry for torch, and no other, names one")
         from_source = [file.is_built_from_source for file in self.files]
         downloaded_to_convert = self.source.kind == "url" and self.source.recipe != COPY
         if from_source != [downloaded_to_convert and index == 0 for index in range(len(self.files))]:

@@ -1,9 +1,4 @@
-"""EfficientNet-Lite0 as an ONNX feature extractor, built from the weights alone.
-
-Architecture: Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (ICML 2019), table 1,
-in the Lite variant: no squeeze-and-excitation, ReLU6 instead of swish, stem and head of fixed width. Needs the `onnx`
-package.
-"""
+"""EfficientNet-Lite0 as an ONNX feature extractor, built from the weights alone. Needs the `onnx` package."""
 
 from __future__ import annotations
 
@@ -14,14 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from trendflow.models.efficientnet_facts import BATCH_NORM_EPSILON, BLOCKS, FEATURES, IMAGE_SIZE, same_padding
 from trendflow.models.graph_builder import GraphBuilder
-
-IMAGE_SIZE = 224
-FEATURES = 1280
-BATCH_NORM_EPSILON = 1e-3
-
-# (repeats, stride of the first repeat, expansion); kernel sizes and widths are those of the weights
-BLOCKS = ((1, 1, 1), (2, 2, 6), (2, 2, 6), (3, 2, 6), (3, 1, 6), (4, 2, 6), (1, 1, 6))
 
 
 @dataclass
@@ -34,10 +23,7 @@ class _Builder(GraphBuilder):
         """Bias-free convolution with TensorFlow's SAME padding, then batch normalisation."""
         weight = self.weight(f"{conv}.weight")
         kernel = self.weights[weight].shape[-1]
-        out = -(-self.size // stride)
-        # SAME pads the odd pixel behind the image, not before it as torch's symmetric padding would.
-        padding = max((out - 1) * stride + kernel - self.size, 0)
-        before, after = padding // 2, padding - padding // 2
+        out, before, after = same_padding(self.size, kernel, stride)
         groups = self.weights[weight].shape[0] if depthwise else 1
         x = self.node(
             "Conv",

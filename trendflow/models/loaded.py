@@ -11,6 +11,7 @@ import numpy as np
 from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.device import with_ordinal
 from trendflow.models.interface import ModelHandle
 from trendflow.models.tensors import describe
 
@@ -20,7 +21,7 @@ class LoadedModel:
 
     def __init__(self, entry: CatalogueEntry, device: str) -> None:
         self._entry = entry
-        self._device = device
+        self._device = with_ordinal(device)
         self._used = entry.model_used(device)
 
     @property

@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime as ort
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.package_data import data_path
+from trendflow.models import device as devices
 from trendflow.models.allocation import is_allocation_failure
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.loaded import LoadedModel
@@ -78,7 +80,10 @@ class OnnxHandle(LoadedModel):
 
 
 def require_device(device: str) -> None:
-    """Raises `device_unavailable` when onnxruntime cannot run on this device class."""
+    """Prove that onnxruntime can run on `cpu` or `cuda[:<n>]`; a CUDA device is probed once per process.
+
+    Raises `device_unavailable`, `config_invalid` for another kind of device, or `dependency_missing` (nvidia-ml-py).
+    """
     kind = device.partition(":")[0]
     if kind not in _PROVIDERS:
         raise TrendFlowError("config_invalid", f"The device {device!r} is neither cpu nor cuda.")
@@ -86,11 +91,35 @@ def require_device(device: str) -> None:
         raise TrendFlowError(
             "device_unavailable", f"This installation of onnxruntime cannot run on {kind}.", device=kind
         )
+    if kind == "cuda":
+        devices.probe(device, devices.Engine("onnxruntime", ort.cuda_version or None, run_probe))
+
+
+def run_probe(device: str) -> dict[str, np.ndarray]:
+    """The results of the probe's graph on a device, and on no other: an engine that would fall back raises."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if not device.startswith("cpu"):
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    session = ort.InferenceSession(
+        str(data_path("models") / "weights" / "device_probe.onnx"), options, providers=[_provider(device)]
+    )
+    names = [node.name for node in session.get_outputs()]
+    return dict(zip(names, session.run(names, devices.probe_inputs()), strict=True))
+
+
+def _provider(device: str) -> tuple[str, dict[str, str]]:
+    """The execution provider of a device, with its options."""
+    kind, _, ordinal = device.partition(":")
+    # TF32 rounds the operands of float32 products to ten bits of mantissa: that would not be the precision fp32.
+    settings = {"device_id": ordinal or "0", "use_tf32": "0"} if kind == "cuda" else {}
+    return _PROVIDERS[kind], settings
 
 
 def _open_session(entry: CatalogueEntry, path: Path, device: str, threads: int) -> ort.InferenceSession:
     require_device(device)
-    kind, _, ordinal = device.partition(":")
+    kind = device.partition(":")[0]
+    provider, settings = _provider(device)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -99,8 +128,6 @@ def _open_session(entry: CatalogueEntry, path: Path, device: str, threads: int) 
     options.log_severity_level = 3
     # Idle threads that spin would steal the cores of the other workers on the host.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    provider = _PROVIDERS[kind]
-    settings = {"device_id": ordinal or "0"} if kind == "cuda" else {}
     try:
         session = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
     except Exception as exc:  # onnxruntime's exceptions share no base class below Exception

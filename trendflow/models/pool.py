@@ -63,6 +63,10 @@ class ModelPool:
             return DisFlowHandle.load(entry, device, self._threads)
         if entry.runtime == "triton" and self._triton is not None:
             return self._served(entry, device, self._triton())
+        if (entry.runtime, entry.engine) == ("inprocess", "torch"):
+            from trendflow.models.torch_runtime import TorchHandle
+
+            return TorchHandle.load(entry, self._store.verify(entry)[0], device, self._threads)
         if (entry.runtime, entry.engine) != ("inprocess", "onnx"):
             raise TrendFlowError(
                 "dependency_missing",

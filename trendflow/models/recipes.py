@@ -64,6 +64,20 @@ def _efficientnet_lite0(data: bytes) -> bytes:
     return serialise(feature_extractor(read_checkpoint(data)))
 
 
+def _efficientnet_lite0_torch(data: bytes) -> bytes:
+    import numpy as np
+    from safetensors.numpy import save
+
+    from trendflow.models.checkpoint import read_checkpoint
+
+    # The classifier is not part of the encoder, and the batches once seen in training are not part of the network.
+    unused = ("_fc.weight", "_fc.bias")
+    weights = read_checkpoint(data)
+    kept = [name for name in sorted(weights) if name not in unused and not name.endswith(".num_batches_tracked")]
+    # safetensors writes an array as it lies in memory, also when that is not the order of its axes.
+    return save({name: np.ascontiguousarray(weights[name]) for name in kept})
+
+
 def _musicnn_msd(data: bytes) -> bytes:
     from trendflow.models.onnx_graph import free_musicnn, serialise
 
@@ -116,6 +130,7 @@ RECIPES = {
     "clip_image_tower": Recipe(_clip_image_tower, ("onnx",)),
     "clip_text_tower": Recipe(_clip_text_tower, ("onnx",)),
     "efficientnet_lite0": Recipe(_efficientnet_lite0, ("onnx", "torch")),
+    "efficientnet_lite0_torch": Recipe(_efficientnet_lite0_torch, ("safetensors", "torch")),
     "minilm_l6": Recipe(_minilm_l6, ("onnx", "safetensors")),
     "musicnn_msd": Recipe(_musicnn_msd, ("onnx",)),
     "resnet": Recipe(_resnet, ("onnx", "torch")),

@@ -57,10 +57,8 @@ def resolve_models(
     A model on a server is proven by `require_served`, which raises what `TritonConnection.require` does; its weights
     and its device are the server's. Raises `config_invalid` (role unknown or unmapped, entry does not serve the role,
     test-only weights, or weights whose licence forbids production use when `production`), `model_not_found`,
-    `weights_missing`, `device_unavailable` or `dependency_missing` (a server is needed and nobody named one).
+    `weights_missing`, `device_unavailable` or `dependency_missing` (no library, or a server that nobody named).
     """
-    from trendflow.models.onnx_runtime import require_device
-
     store = WeightsStore(models_dir)
     resolved: dict[str, ResolvedModel] = {}
     for role in sorted(set(roles_needed)):
@@ -70,7 +68,7 @@ def resolve_models(
             store.verify_companions(entry)
             _require_server(entry, require_served)
         else:
-            require_device(entry.device_policy)
+            _require_device(entry)
             store.verify(entry)
         resolved[role] = ResolvedModel(entry, entry.engine, entry.precision, entry.device_policy)
     return resolved
@@ -115,6 +113,17 @@ def entry_for_role(
             "config_invalid", f"The model {entry.name} does not serve the role {role!r}.", role=role, entry=entry.name
         )
     return entry.on(runtimes.get(role, entry.runtime))
+
+
+def _require_device(entry: CatalogueEntry) -> None:
+    if entry.engine == "torch":
+        from trendflow.models import torch_runtime
+
+        torch_runtime.require_device(entry.device_policy)
+    else:
+        from trendflow.models import onnx_runtime
+
+        onnx_runtime.require_device(entry.device_policy)
 
 
 def _require_server(entry: CatalogueEntry, require_served: Callable[[CatalogueEntry], None] | None) -> None:

@@ -15,6 +15,7 @@ from trendflow.contracts.canonical import utc_now
 from trendflow.contracts.costs import WHOLE
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import ComponentNode
+from trendflow.models.device import DeviceFacts, probed_device
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.work import Finished
 from trendflow.storage.cost_registry import CostRegistry
@@ -77,25 +78,26 @@ def note_cost(run: RunContext, finished: Finished, peak_mb: float | None) -> Non
     if units == 0:
         return
     batching = meta.get("batching") or {}
+    settings, device = run.deployment.settings, _device_of(meta)
     common: dict[str, Any] = {
         "component": node.name,
         "owner": "run",
         "unit": node.unit,
         "units": units,
         "unit_cost_model": "linear",
-        "input_bucket": _bucket(node, meta),
+        "input_bucket": input_bucket(node, meta.get("analysis_width"), meta.get("analysis_height")),
         "runtime": sorted({model["runtime"] for model in meta["models_used"]}),
         "model_signature": meta["model_signature"],
         "knobs": {
             "batch_size": batching.get("effective_batch_size"),
-            "onnx_threads": run.deployment.settings.onnx_threads,
+            "onnx_threads": settings.onnx_threads,
         },
-        "gpu_memory_per_task_mb": batching.get("gpu_mem_peak_mb"),
+        "gpu_memory_per_task_mb": _per_unit_of_batch(batching),
         "cpu_rss_peak_mb": peak_mb,
-        "max_batch_size_component": run.deployment.settings.batch_size,
+        "max_batch_size_component": settings.cpu_batch if device is None else settings.device_batch,
         "cross_video_batching": node.cross_video_batching,
         "dependencies": run.deployment.graph.active_deps(run.profile_name, node.name),
-        "device_profile": device_profile(),
+        "device_profile": device_profile(device),
         "producer_version": meta["producer_version"],
         "provenance": {"run_id": run.identity.run_id, "attempt_at": finished.finished_at},
         "valid_from": finished.finished_at,
@@ -125,10 +127,23 @@ def _units(node: ComponentNode, finished: Finished) -> int:
     return 1 if array is None else len(finished.arrays.get(array, ()))
 
 
-def _bucket(node: ComponentNode, meta: Mapping[str, Any]) -> str:
+def _per_unit_of_batch(batching: Mapping[str, Any]) -> float | None:
+    """The peak divided by the batch that made it: a plan multiplies it again. Weights count in, which errs safely."""
+    peak, size = batching.get("gpu_mem_peak_mb"), batching.get("effective_batch_size")
+    return None if peak is None or not size else round(peak / size, 1)
+
+
+def _device_of(meta: Mapping[str, Any]) -> DeviceFacts | None:
+    """The device of this host that executed the models; None for the CPU, and for a server, whose host is unknown."""
+    if not any(model["device"] == "cuda" and model["runtime"] == "inprocess" for model in meta["models_used"]):
+        return None
+    found = probed_device(meta["device_used"])
+    return None if found is None else found.facts
+
+
+def input_bucket(node: ComponentNode, width: int | None, height: int | None) -> str:
     """What decides the cost of a unit besides the code: the size of the pictures, or the family of audio windows."""
     if "frames" in node.reads or node.kind == "segmenter":
-        width, height = meta.get("analysis_width"), meta.get("analysis_height")
         return f"{width}x{height}" if width and height else "frames"
     if node.sampling is not None and node.sampling.family is not None:
         return f"audio_{node.sampling.family}"
@@ -136,16 +151,16 @@ def _bucket(node: ComponentNode, meta: Mapping[str, Any]) -> str:
 
 
 @functools.cache
-def device_profile() -> dict[str, Any]:
-    """The machine as far as costs depend on it."""
+def device_profile(device: DeviceFacts | None = None) -> dict[str, Any]:
+    """The machine as far as costs depend on it; `device` is the accelerator that was used, if any."""
     return {
-        "gpu": None,
-        "vram_mb": None,
+        "gpu": device and device.gpu,
+        "vram_mb": device and device.vram_mb,
         "cpu": _cpu_model(),
         "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "ram_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 10**6,
-        "driver": None,
-        "cuda": None,
+        "driver": device and device.driver,
+        "cuda": device and device.cuda,
         "os": platform.system().lower(),
     }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from trendflow.contracts.manifest import find_row
 from trendflow.contracts.video_document import VideoDocument
 from trendflow.media import frames_store
 from trendflow.media.frames_dir import FramesDir
-from trendflow.models.batching import BatchRunner
+from trendflow.orchestration.batches import batch_runner
 from trendflow.orchestration.cache import stem_of
 from trendflow.orchestration.document_input import open_document
 from trendflow.orchestration.progress import ProgressEvent, emit
@@ -152,8 +153,13 @@ def video_info(segmenter: Upstream, duration_sec: float | None) -> VideoInfo:
     )
 
 
-def build_inputs(run: RunContext, component: str, manifest: Mapping[str, Any]) -> ComponentInputs:
-    """Everything `component` declares, and nothing else. Raises `dependency_missing` for what is absent."""
+def build_inputs(
+    run: RunContext, component: str, manifest: Mapping[str, Any], sleep: Callable[[float], None] = time.sleep
+) -> ComponentInputs:
+    """Everything `component` declares, and nothing else. Raises `dependency_missing` for what is absent.
+
+    `sleep` is what the component's batches wait with after running out of memory.
+    """
     node = run.deployment.graph.components[component]
     upstream = read_upstream(run, component, manifest)
     segmenter = upstream.get(SEGMENTER) or _read(run, SEGMENTER, manifest)
@@ -167,6 +173,7 @@ def build_inputs(run: RunContext, component: str, manifest: Mapping[str, Any]) -
         frames=open_frames(run, manifest) if reads_media(node) else None,
         dense=_dense(run, manifest) if "dense" in node.reads else None,
         document=open_document(run) if "document" in node.reads else None,
+        sleep=sleep,
     )
 
 
@@ -179,8 +186,12 @@ def assemble_inputs(
     frames: FramesDir | None = None,
     dense: Mapping[str, np.ndarray] | None = None,
     document: VideoDocument | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> ComponentInputs:
-    """The inputs of `component` from parts that are already open. Raises `dependency_missing` for frames it lacks."""
+    """The inputs of `component` from parts that are already open.
+
+    Raises `dependency_missing` for frames it lacks, what loading its models raises, and `insufficient_gpu_memory`.
+    """
     deployment = run.deployment
     node = deployment.graph.components[component]
     samples: FrameSamples | None = None
@@ -192,6 +203,10 @@ def assemble_inputs(
         samples = FrameSamples(indices, times, frames)
     if frames is not None and not _AUDIO_READS.isdisjoint(node.reads):
         audio = _audio(frames, node.sampling.family if node.sampling else None)
+    models = {
+        role: deployment.pool.get(run.resolved[role].entry, run.resolved[role].device)
+        for role in run.roles_of(component)
+    }
     return ComponentInputs(
         video=video,
         upstream=upstream,
@@ -204,11 +219,10 @@ def assemble_inputs(
             if "declarations" in node.reads
             else None
         ),
-        models={
-            role: deployment.pool.get(run.resolved[role].entry, run.resolved[role].device)
-            for role in run.roles_of(component)
-        },
+        models=models,
         params=deployment.registry.params(run.profile_name, component),
-        runner=BatchRunner(deployment.settings.batch_size),
+        runner=batch_runner(
+            run, node, models.values(), size=(video.analysis_width, video.analysis_height), sleep=sleep
+        ),
         progress=progress_of(component),
     )

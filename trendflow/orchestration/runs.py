@@ -16,6 +16,7 @@ from typing import Any
 from trendflow import __version__
 from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.canonical import canonical_json, utc_now
+from trendflow.contracts.costs import PLANNED_FROM, CostEstimate, estimates
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import ComponentNode, Profile
 from trendflow.contracts.identity import RunIdentity, platform_of, split_partition_key
@@ -26,9 +27,12 @@ from trendflow.contracts.video_document import VideoDocument
 from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.limits import RunClock
+from trendflow.storage.cost_registry import CostRegistry
 from trendflow.storage.object_store import ObjectNotFound
 
 REQUEST_SCHEMA = "run_request_v1"
+PLANNING_EXECUTIONS = 4 * PLANNED_FROM
+"""Newest executions a plan looks at: some reused what they needed, or ran elsewhere."""
 
 
 def new_run_id() -> str:
@@ -67,6 +71,11 @@ class RunContext:
     @property
     def profile(self) -> Profile:
         return self.deployment.graph.profile(self.profile_name)
+
+    @cached_property
+    def cost_estimates(self) -> list[CostEstimate]:
+        """What earlier executions cost, read once per run and only where a plan needs it."""
+        return estimates(CostRegistry(self.deployment.store, self.deployment.schemas).rows(PLANNING_EXECUTIONS))
 
     @property
     def enabled(self) -> list[ComponentNode]:

@@ -65,7 +65,7 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
         stamper = Stamper(run, component, started, started_at, retries)
         try:
             with PeakRss() as memory:
-                finished = _attempt(run, component, stamper)
+                finished = _attempt(run, component, stamper, sleep)
             note_cost(run, finished, memory.peak_mb)
             break
         except KeyboardInterrupt:
@@ -100,7 +100,7 @@ def log_failure(component: str, exc: BaseException) -> None:
     log.error("component %s failed with %s\n%s", component, type(exc).__name__, places)
 
 
-def _attempt(run: RunContext, component: str, stamper: Stamper) -> Finished:
+def _attempt(run: RunContext, component: str, stamper: Stamper, sleep: Callable[[float], None]) -> Finished:
     manifest = run.manifest()
     limit = time_limit(run, component, manifest)
     if component == segmenter_step.NAME:
@@ -114,7 +114,7 @@ def _attempt(run: RunContext, component: str, stamper: Stamper) -> Finished:
     module = run.deployment.registry[component].module
     if module is None:
         raise TrendFlowError("config_invalid", f"{component} has no code.")
-    component_inputs = inputs.build_inputs(run, component, manifest)
+    component_inputs = inputs.build_inputs(run, component, manifest, sleep)
     artifact = limit.enforce(lambda: module.run(component_inputs))
     return stamper.computed(artifact, parts, component_inputs)
 
@@ -226,7 +226,7 @@ class Stamper:
             schema_version=spec.schema_version,
             idempotency_key=self.parts.key if self.parts else None,
             input_digest=self.parts.input_digest if self.parts else None,
-            optional=_reference_meta(self.parts) if self.parts else None,
+            optional=(_reference_meta(self.parts) if self.parts else {}) | _failed_batches(error),
         )
         return self._finished({self.component: ({}, meta)}, "error", RUN_TIME_UP if ended_the_run(error) else None)
 
@@ -258,6 +258,11 @@ def _execution_meta(given: ComponentInputs | None, artifact: Artifact) -> dict[s
         if given.runner.attempts:
             found["resource_metrics"] = {"oom_attempts": list(given.runner.attempts)}
     return found
+
+
+def _failed_batches(error: TrendFlowError) -> dict[str, Any]:
+    attempts = error.detail.get("oom_attempts")
+    return {"resource_metrics": {"oom_attempts": attempts}} if attempts else {}
 
 
 def _reference_meta(parts: cache.KeyParts) -> dict[str, Any]:

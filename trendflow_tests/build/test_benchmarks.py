@@ -6,11 +6,14 @@ import hashlib
 import os
 import sys
 
+import numpy as np
 import pytest
 
 from benchmarks.bench_components import PeakMemory
 from benchmarks.bench_memory import peak_of
+from benchmarks.bench_precision import mean_cosine, origin
 from benchmarks.common import Row, interleaved, median_ratio
+from trendflow.models.catalogue import Catalogue
 
 HOLD_200_MB = "import hashlib; held = bytearray(b'x') * 200_000_000; hashlib.sha3_256(held).digest()"
 
@@ -51,3 +54,15 @@ def test_the_ratio_is_taken_inside_each_turn() -> None:
 @pytest.mark.parametrize(("value", "goal", "met"), [(1.3, 1.3, True), (1.31, 1.3, False), (9.0, None, None)])
 def test_a_goal_is_an_upper_bound(value: float, goal: float | None, met: bool | None) -> None:
     assert Row("what", "subject", value, "×", goal).met is met
+
+
+def test_variants_are_compared_with_what_they_derive_from() -> None:
+    catalogue = Catalogue.load()
+    assert origin(catalogue, catalogue["efficientnet_lite0_224_torch"]).name == "efficientnet_lite0_224"
+    assert origin(catalogue, catalogue["nanodet_m_416"]).name == "nanodet_m_416"
+
+
+def test_the_loss_of_a_variant_is_seen() -> None:
+    reference = np.array([[3.0, 4.0], [1.0, 0.0]])
+    assert mean_cosine(2 * reference, reference) == pytest.approx(1.0)
+    assert mean_cosine(np.array([[4.0, 3.0], [0.0, 1.0]]), reference) == pytest.approx((24 / 25 + 0) / 2)

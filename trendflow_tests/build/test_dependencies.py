@@ -16,7 +16,10 @@ from packaging.utils import canonicalize_name
 # Distributions that are used by name in configuration files or as a command rather than imported.
 USED_OTHERWISE = {"dagster-webserver": "trendflow ui starts its command"}
 # Modules that the environment of another process provides.
-PROVIDED_ELSEWHERE = {"triton_python_backend_utils": "Triton's Python backend, to the model file it executes"}
+PROVIDED_ELSEWHERE = {
+    "pynvml": "the extra cuda, installed on hosts that have such a device",
+    "triton_python_backend_utils": "Triton's Python backend, to the model file it executes",
+}
 OWN = {"benchmarks", "trendflow", "trendflow_tests"}
 
 

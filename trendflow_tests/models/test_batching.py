@@ -65,6 +65,23 @@ def test_failure_at_one_unit_is_final() -> None:
     assert caught.value.detail["oom_attempts"] == [{"batch": size, "unit": 0} for size in (8, 4, 2, 1)]
 
 
+@pytest.mark.parametrize(("runs", "size"), [([0], None), ([3], 3), ([20], 8), ([20, 5], 5), ([5, 20, 0], 5)])
+def test_the_batch_that_is_reported_is_one_that_was_run(runs: list[int], size: int | None) -> None:
+    device, runner = Device(20), BatchRunner(8, pause_s=0)
+    for units in runs:
+        runner.run(units, device, 8)
+    assert runner.record()["effective_batch_size"] == size
+    assert size is None or size in device.sizes
+
+
+def test_the_peak_of_the_device_is_taken_after_every_batch() -> None:
+    held = iter([300.0, None, 700.0, 500.0])
+    runner = BatchRunner(2, gpu_memory_mb=lambda: next(held))
+    runner.run(8, Device(2), 2)
+    assert runner.record()["gpu_mem_peak_mb"] == 700.0
+    assert BatchRunner().record()["gpu_mem_peak_mb"] is None
+
+
 def test_other_errors_are_not_retried() -> None:
     calls = []
 

@@ -44,14 +44,14 @@ class Execute(Protocol):
 
 
 def write_graph(path: Path, *components: str) -> Path:
-    """The shipped graph with one profile: a starter of these components alone, and the models they need."""
+    """The shipped graph with a starter profile of these components alone, and the models they need."""
     graph = yaml.safe_load(data_path("component_graph.yaml").read_text(encoding="utf-8"))
     profile = graph["profiles"]["starter"]
     profile["components"] = {name: profile["components"][name] for name in components}
     roles = {role for name in components for role in graph["components"][name]["roles"]["required"]}
     profile["models"] = {role: entry for role, entry in profile["models"].items() if role in roles}
-    # Every other profile extends the starter as it is shipped.
-    graph["profiles"] = {"starter": profile}
+    # What adds components extends the starter as it is shipped.
+    graph["profiles"].pop("baseline")
     graph["drafts"].pop("profiles")
     path.write_text(yaml.safe_dump(graph, sort_keys=False), encoding="utf-8")
     return path
