@@ -46,7 +46,8 @@ def resolve_models(
     """Map each needed role to its entry, with weights verified and the device present.
 
     `mapping` is the profile's role → entry name. Raises `config_invalid` (role unknown or unmapped, entry does not
-    serve the role, test-only weights, or weights whose licence forbids production use when `production`),
+    serve the role, test-only weights, a variant without a parity report, or weights whose licence forbids production
+    use when `production`),
     `model_not_found`, `weights_missing` or `device_unavailable`.
     """
     from trendflow.models.onnx_runtime import require_device
@@ -56,6 +57,7 @@ def resolve_models(
     for role in sorted(set(roles_needed)):
         entry = _entry_of(catalogue, mapping, role)
         _require_licence(entry, role, production)
+        _require_parity(entry, role)
         require_device(entry.device_policy)
         store.verify(entry)
         resolved[role] = ResolvedModel(entry, entry.engine, entry.precision, entry.device_policy)
@@ -112,6 +114,18 @@ def _require_licence(entry: CatalogueEntry, role: str, production: bool) -> None
         raise TrendFlowError(
             "config_invalid",
             f"The licence of {entry.name} ({entry.licence_spdx}) forbids production use as {role!r}.",
+            role=role,
+            entry=entry.name,
+        )
+
+
+def _require_parity(entry: CatalogueEntry, role: str) -> None:
+    """What int8 or a TensorRT plan loses is not known beforehand, so such an entry needs its report."""
+    if (entry.precision == "int8" or entry.engine == "tensorrt") and entry.parity_report_digest is None:
+        raise TrendFlowError(
+            "config_invalid",
+            f"The model {entry.name} ({entry.engine} {entry.precision}) has no parity report; no profile may map it to "
+            f"{role!r}.",
             role=role,
             entry=entry.name,
         )

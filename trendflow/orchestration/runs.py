@@ -116,7 +116,10 @@ def resolve_profile(deployment: Deployment, profile: str) -> dict[str, ResolvedM
     nodes = deployment.graph.enabled(profile)
     models = deployment.graph.profile(profile).models
     roles = {role for node in nodes for role in (*node.required_roles, *node.optional_roles)}
-    return resolve_models(deployment.catalogue, models, sorted(roles & set(models)), deployment.settings.models_dir)
+    settings = deployment.settings
+    return resolve_models(
+        deployment.catalogue, models, sorted(roles & set(models)), settings.models_dir, production=settings.production
+    )
 
 
 def make_identity(deployment: Deployment, platform_id: str, video_id: str, run_id: str, profile: str) -> RunIdentity:
