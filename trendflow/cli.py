@@ -312,6 +312,37 @@ def models_pull(names: ModelNames = None) -> None:
     raise typer.Exit(pull(names or []))
 
 
+@models_app.command("optimise")
+def models_optimise(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The entry to start from.")],
+    precision: Annotated[str, typer.Option(metavar="int8|fp16", help="Arithmetic of the variant.")] = "int8",
+    engine: Annotated[str, typer.Option(metavar="onnx|tensorrt", help="A TensorRT plan needs its GPU.")] = "onnx",
+    frames: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE|FOLDER", help="Videos to take frames from; may be repeated.")
+    ] = None,
+    runs: Annotated[
+        int | None, typer.Option(min=1, help="Take the frames of this many stored runs; default 20.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for variant, report and entry.")] = Path(
+        "optimised"
+    ),
+) -> None:
+    """Make a faster variant of a model and judge it against the original."""
+    from trendflow.commands.optimise import optimise
+
+    raise typer.Exit(optimise(name, precision, engine, frames or [], runs, output))
+
+
+@models_app.command("table")
+def models_table(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Markdown file to write.")] = Path("docs/models.md"),
+) -> None:
+    """Write the page of models and variants: speed-up and loss of each."""
+    from trendflow.commands.models import variants_page
+
+    raise typer.Exit(variants_page(output))
+
+
 @models_app.command("licences")
 def models_licences(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Markdown file; default prints.")] = None,

@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     max_duration_sec: float = Field(1200.0, gt=0)
     max_source_bytes: int = Field(4 * 2**30, gt=0)
     frames_ttl_days: float = Field(7.0, gt=0)
+    production: bool = Field(False, description="Refuse models whose licence forbids commercial use.")
     batch_size: int | None = Field(
         None,
         ge=1,

@@ -173,3 +173,14 @@ def licences(target: Path | None) -> int:
     else:
         write_output(target, text.encode())
     return 0
+
+
+def variants_page(target: Path) -> int:
+    """Write the page of model variants."""
+    from trendflow.contracts.schema import SchemaRegistry
+    from trendflow.optimisation.report import stored_reports
+    from trendflow.presentation.model_docs import render_variants
+
+    write_output(target, render_variants(Catalogue.load(), stored_reports(SchemaRegistry.load())).encode())
+    out.print(str(target), highlight=False, soft_wrap=True)
+    return 0

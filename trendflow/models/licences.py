@@ -9,7 +9,8 @@ from trendflow.models.catalogue import Catalogue
 _INTRODUCTION = """# Model licences
 
 Generated from `models/catalogue.yaml`. `commercial_use` is the project's reading of each licence: *allowed*,
-*restricted* (copyleft or a paid alternative) or *forbidden*. A production profile maps no forbidden entry.
+*restricted* (copyleft or a paid alternative) or *forbidden*. Where `TRENDFLOW_PRODUCTION` is
+set, a profile that maps a forbidden entry is refused.
 """
 
 

@@ -5,6 +5,7 @@ Needs the `onnx` package, which only building models does.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -138,3 +139,47 @@ def free_centerface(model: onnx.ModelProto) -> onnx.ModelProto:
         {"images": ("B", 3, "H", "W"), **{name: ("B", width, "Hq", "Wq") for name, width in maps.items()}},
     )
     return freed
+
+
+def merge_max_pool_padding(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Padding with −∞ before a max pooling as a property of the pooling, where it is that already by definition.
+
+    Tensors keep finite values, without which their range cannot be quantised; outputs stay bit-identical. Other
+    paddings and poolings are left alone.
+    """
+    merged = onnx.ModelProto()
+    merged.CopyFrom(model)
+    graph = merged.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    readers = Counter(name for node in graph.node for name in node.input)
+    paddings = {node.output[0]: node for node in graph.node if node.op_type == "Pad" and len(node.input) == 3}
+    for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
+        padding = paddings.get(pool.input[0])
+        if padding is None or readers[padding.output[0]] != 1 or not {*padding.input[1:]} <= set(constants):
+            continue
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in pool.attribute}
+        sizes = constants[padding.input[1]].reshape(2, -1)
+        no_mode = all(attribute.name != "mode" or attribute.s == b"constant" for attribute in padding.attribute)
+        if not (no_mode and np.isneginf(constants[padding.input[2]]).all() and (sizes[:, :2] == 0).all()):
+            continue
+        if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+            continue
+        pads = sizes[:, 2:] + np.reshape(attributes.get("pads", np.zeros_like(sizes[:, 2:])), (2, -1))
+        for attribute in [found for found in pool.attribute if found.name in ("pads", "auto_pad")]:
+            pool.attribute.remove(attribute)
+        pool.attribute.append(helper.make_attribute("pads", pads.ravel().tolist()))
+        pool.input[0] = padding.input[0]
+        graph.node.remove(padding)
+    drop_initializers_from_inputs(merged)
+    return merged
+
+
+def drop_unused_domains(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Declare only the operator sets that nodes belong to; optimisers declare every one they know."""
+    kept = onnx.ModelProto()
+    kept.CopyFrom(model)
+    used = {node.domain for node in kept.graph.node} | {""}
+    domains = [domain for domain in kept.opset_import if domain.domain in used]
+    del kept.opset_import[:]
+    kept.opset_import.extend(domains)
+    return kept

@@ -6,7 +6,7 @@ Nothing heavy is imported before a recipe runs: running models needs neither tor
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,12 @@ class Recipe:
 
 def require_packages(entry: str, recipe: str) -> None:
     """Raises `dependency_missing` when a package the recipe needs is absent."""
-    absent = [name for name in RECIPES[recipe].packages if importlib.util.find_spec(name) is None]
+    require_installed(entry, RECIPES[recipe].packages)
+
+
+def require_installed(entry: str, packages: Sequence[str]) -> None:
+    """Raises `dependency_missing` when one of the packages that only making models needs is absent."""
+    absent = [name for name in packages if importlib.util.find_spec(name) is None]
     if absent:
         raise TrendFlowError(
             "dependency_missing",

@@ -56,14 +56,16 @@ def resolve_models(
     `mapping` is the profile's role → entry name, `runtimes` the roles it gives another runtime than the entry's own.
     A model on a server is proven by `require_served`, which raises what `TritonConnection.require` does; its weights
     and its device are the server's. Raises `config_invalid` (role unknown or unmapped, entry does not serve the role,
-    test-only weights, or weights whose licence forbids production use when `production`), `model_not_found`,
-    `weights_missing`, `device_unavailable` or `dependency_missing` (no library, or a server that nobody named).
+    test-only weights, a variant without a parity report, or weights whose licence forbids production use when
+    `production`), `model_not_found`, `weights_missing`, `device_unavailable` or `dependency_missing` (no library, or a
+    server that nobody named).
     """
     store = WeightsStore(models_dir)
     resolved: dict[str, ResolvedModel] = {}
     for role in sorted(set(roles_needed)):
         entry = entry_for_role(catalogue, mapping, runtimes or {}, role)
         _require_licence(entry, role, production)
+        _require_parity(entry, role)
         if entry.runtime == "triton":
             store.verify_companions(entry)
             _require_server(entry, require_served)
@@ -146,6 +148,18 @@ def _require_licence(entry: CatalogueEntry, role: str, production: bool) -> None
         raise TrendFlowError(
             "config_invalid",
             f"The licence of {entry.name} ({entry.licence_spdx}) forbids production use as {role!r}.",
+            role=role,
+            entry=entry.name,
+        )
+
+
+def _require_parity(entry: CatalogueEntry, role: str) -> None:
+    """What int8 or a TensorRT plan loses is not known beforehand, so such an entry needs its report."""
+    if (entry.precision == "int8" or entry.engine == "tensorrt") and entry.parity_report_digest is None:
+        raise TrendFlowError(
+            "config_invalid",
+            f"The model {entry.name} ({entry.engine} {entry.precision}) has no parity report; no profile may map it to "
+            f"{role!r}.",
             role=role,
             entry=entry.name,
         )

@@ -132,6 +132,7 @@ def resolve_profile(deployment: Deployment, profile: str) -> dict[str, ResolvedM
         chosen.models,
         sorted(roles & set(chosen.models)),
         deployment.settings.models_dir,
+        production=deployment.settings.production,
         runtimes=chosen.runtimes,
         require_served=lambda entry: deployment.triton.require(entry),
     )

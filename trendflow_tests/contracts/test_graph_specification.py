@@ -12,7 +12,7 @@ from trendflow_tests.contracts.graph_text import TEXT
 
 GRAPH = parse_graph(TEXT)
 NODES = {**GRAPH.components, **GRAPH.drafts.components}
-ALL, BASELINE_ON, V1_ON, V2_ON = "starter baseline v1 v2", "baseline v1 v2", "v1 v2", "v2"
+ALL, BASELINE_ON, V1_ON, V2_ON = "starter starter_int8 baseline v1 v2", "baseline v1 v2", "v1 v2", "v2"
 EVERYTHING = "everything"
 
 
@@ -86,7 +86,7 @@ TABLE: dict[str, Row] = {
 }
 SERVED = "served"
 """The starter profile on a model server: no profile of the specification, but a way to execute one."""
-OPTIONAL = {("starter", "text_processor"), ("baseline", "text_processor")}
+OPTIONAL = {(profile, "text_processor") for profile in ("starter", "starter_int8", "baseline")}
 """Whose failure a profile survives; whatever else is enabled is required."""
 
 

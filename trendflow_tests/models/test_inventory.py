@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from trendflow.commands import models as commands
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import ComponentGraph, load_graph
 from trendflow.contracts.package_data import data_path
-from trendflow.models.catalogue import Catalogue
+from trendflow.models.catalogue import NO_LICENCE, Catalogue
 from trendflow.models.inventory import list_models, verify_models
 from trendflow.models.licences import licence_rows, render_licences
 from trendflow.models.profile_models import NOT_CHOSEN
@@ -183,6 +184,15 @@ def test_the_licence_inventory_names_every_entry_once(catalogue: Catalogue) -> N
         assert entry.licence_spdx in line
         assert entry.licence_url in line
         assert f"| {entry.commercial_use} |" in line
+        assert f"`{entry.weights_digest[:16]}`" in line
+
+
+def test_every_entry_has_a_licence_and_a_digest(catalogue: Catalogue) -> None:
+    for row in licence_rows(catalogue):
+        assert row.licence_spdx != NO_LICENCE, row.entry
+        assert row.licence_url.startswith("https://"), row.entry
+        algorithm = catalogue[row.entry].engine == "algorithm"
+        assert re.fullmatch("none" if algorithm else "[0-9a-f]{64}", row.weights_digest), row.entry
 
 
 def test_no_shipped_weights_are_forbidden(catalogue: Catalogue) -> None:

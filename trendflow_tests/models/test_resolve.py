@@ -104,6 +104,15 @@ def test_forbidden_weights_are_refused_in_production_only(tmp_path: Path) -> Non
     assert _code(catalogue, MAPPING, {"image_encoder"}, tmp_path, production=True) == "config_invalid"
 
 
+def test_a_variant_needs_the_report_on_what_it_loses(tmp_path: Path) -> None:
+    bare = catalogue_of(_entry(tmp_path, precision="int8"))
+    with pytest.raises(TrendFlowError, match="has no parity report") as caught:
+        resolve_models(bare, MAPPING, {"image_encoder"}, tmp_path)
+    assert caught.value.error_code == "config_invalid"
+    proven = catalogue_of(_entry(tmp_path, precision="int8", parity_report_digest="a" * 64))
+    assert resolve_models(proven, MAPPING, {"image_encoder"}, tmp_path)["image_encoder"].precision == "int8"
+
+
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this host can run CUDA")
 def test_a_cuda_entry_on_a_host_without_cuda_stops_the_run(tmp_path: Path) -> None:
     catalogue = catalogue_of(_entry(tmp_path, device_policy="cuda"))

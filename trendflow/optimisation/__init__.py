@@ -1,0 +1,1 @@
+"""Faster variants of the models: made from a reference, measured against it, published only when they hold."""
