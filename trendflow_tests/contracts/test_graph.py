@@ -371,8 +371,8 @@ def test_config_hash_covers_what_changes_results(old: str, new: str) -> None:
     ("old", "new"),
     [
         (TEMPO_ON, "tempo_extractor: {required: false, params: {}}"),
-        ("image_encoder: efficientnet_lite0_224", "image_encoder: another_encoder"),
-        ("image_encoder: efficientnet_lite0_224", "image_encoder: {entry: another_encoder, runtime: triton}"),
+        ("image_encoder: efficientnet_lite0_224\n", "image_encoder: another_encoder\n"),
+        ("image_encoder: efficientnet_lite0_224\n", "image_encoder: {entry: another_encoder, runtime: triton}\n"),
         (TEMPO_RESOURCES, "resources: {gpu: false, cpu: 4, rss_mb: 900, timeout_s: 60}"),
         ("description: Everything whose weights", "description: All whose weights"),
         # A default written out is the same configuration as a default left out.

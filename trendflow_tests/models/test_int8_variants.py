@@ -20,7 +20,7 @@ from trendflow.optimisation.parity import LIMITS
 from trendflow.optimisation.report import PARITY, read_report, stored_reports
 from trendflow.presentation.model_docs import render_variants
 
-VARIANTS = [entry.name for entry in Catalogue.load() if entry.derived_from is not None]
+VARIANTS = [entry.name for entry in Catalogue.load() if entry.precision == "int8"]
 NOT_INHERITED = {
     *("name", "status", "files", "source", "precision", "derived_from", "parity_report_digest", "notes"),
 }
