@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import itertools
 import os
+import random
 import shutil
 import stat
 import time
@@ -32,8 +33,10 @@ from trendflow.storage.backend import ObjectInfo, ObjectNotFound, Payload, chunk
 _TEMP_PREFIX = ".tmp-"
 _LOCK_NAME = ".lock"
 _COPY_CHUNK = 8 << 20
-# Bounds the race with deletions; a file system that answers ENOENT for ever (/proc does) must not hang the caller.
-_MAX_ATTEMPTS = 1000
+# Bound the race with deletions; a file system that answers ENOENT for ever (/proc does) must not hang the caller.
+_GIVE_UP_SEC = 5.0
+# A deletion that goes round faster than a writer gets from folder to file would win for ever without a random pause.
+_PAUSE_SEC = 0.002
 _CONFIGURATION_ERRORS = frozenset(
     {errno.EACCES, errno.EEXIST, errno.EPERM, errno.EROFS, errno.ENOTSUP, errno.ENOTDIR, errno.EISDIR}
 )
@@ -68,7 +71,8 @@ class LocalBackend:
     def __init__(self, root: Path) -> None:
         self._root = root
         try:
-            _make_folder(root)
+            for folder in _make_folder(root):
+                _sync_folder(folder)
         except OSError as exc:
             full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
             raise TrendFlowError(
@@ -206,20 +210,22 @@ class LocalBackend:
 
         A concurrent `delete_prefix` may remove the folder in between; then the write starts again.
         """
-        attempt = 0
+        give_up = time.monotonic() + _GIVE_UP_SEC
         while True:
-            attempt += 1
-            _make_folder(path.parent)
+            parents = _make_folder(path.parent)
             temporary = _temporary(path.parent)
             try:
                 _write_durably(temporary, write)
                 published = publish(temporary, path)
                 if published:
-                    _sync_folder(path.parent)
+                    # Last: an empty folder is what deletions remove, and waiting for the disk would leave it empty.
+                    for folder in (path.parent, *parents):
+                        _sync_folder(folder)
                 return published
             except FileNotFoundError:
-                if temporary.exists() or attempt == _MAX_ATTEMPTS:
+                if temporary.exists() or time.monotonic() > give_up:
                     raise
+                time.sleep(random.uniform(0, _PAUSE_SEC))
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -291,20 +297,23 @@ def _write_durably(path: Path, write: Callable[[int], None]) -> None:
         os.close(descriptor)
 
 
-def _make_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, durably: a file in a folder that a crash forgets is lost.
+def _make_folder(folder: Path) -> list[Path]:
+    """Create a folder and its missing parents; returns the folders to synchronise before anything in it is stored.
 
-    A concurrent `delete_prefix` may remove any of them at any moment; then the creation starts again.
+    A file in a folder that a crash forgets is lost. A concurrent `delete_prefix` may remove any of them at any moment;
+    then the creation starts again.
     """
-    for attempt in itertools.count(1):
+    give_up = time.monotonic() + _GIVE_UP_SEC
+    while True:
         missing = list(itertools.takewhile(lambda path: not path.is_dir(), (folder, *folder.parents)))
         try:
             for path in reversed(missing):
                 _make_one_folder(path)
-            return
+            return [path.parent for path in missing]
         except FileNotFoundError:
-            if attempt == _MAX_ATTEMPTS:
+            if time.monotonic() > give_up:
                 raise
+            time.sleep(random.uniform(0, _PAUSE_SEC))
 
 
 def _make_one_folder(folder: Path) -> None:
@@ -316,7 +325,6 @@ def _make_one_folder(folder: Path) -> None:
         found = os.lstat(folder)
         if not stat.S_ISDIR(found.st_mode) and not (stat.S_ISLNK(found.st_mode) and folder.is_dir()):
             raise
-    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -221,6 +221,12 @@ def test_a_failed_optional_component_is_explained(
 # --- interrupts -------------------------------------------------------------------------------------------------------
 
 
+def _as_in_a_terminal() -> None:
+    """What starts the tests in the background may have told all of its children to ignore these."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def test_ctrl_c_before_a_run_exists_is_one_sentence(tmp_path: Path, models_dir: Path, clip: Path) -> None:
     """The terminal sends it to everybody in the foreground; the media child must neither die of it nor complain."""
     environment = {key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"}
@@ -232,6 +238,7 @@ def test_ctrl_c_before_a_run_exists_is_one_sentence(tmp_path: Path, models_dir: 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_as_in_a_terminal,
     )
     seen = psutil.Process(process.pid)
     while not (children := seen.children()):
@@ -249,7 +256,11 @@ def test_ctrl_c_before_a_run_exists_is_one_sentence(tmp_path: Path, models_dir: 
 def test_the_media_child_ends_with_its_parent(how: signal.Signals) -> None:
     code = "from trendflow.media import worker; worker.warm_up(); print(worker._idle[0].pid, flush=True); input()"
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=_as_in_a_terminal,
     ) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))

@@ -103,8 +103,9 @@ def test_eight_writers_lose_nothing_while_others_delete(root: Path, processes: F
     children = [processes.Process(target=child_work.create_once, args=args) for args in arguments]
     for child in children:
         child.start()
-    while any(child.is_alive() for child in children):
+    while alive := [child for child in children if child.is_alive()]:
         local.delete_prefix("claims")
+        alive[0].join(0.001)  # a deletion that never pauses is faster than any writer gets from folder to file
     assert {child.exitcode for child in children} == {0}
     local.put("claims/after", b"x")
     assert local.get("claims/after") == b"x"
