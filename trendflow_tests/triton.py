@@ -38,6 +38,7 @@ STARTER = (
 LARGEST_BATCH_IN_MEMORY = 3
 
 # Test model: the first number of the input says what goes wrong. It needs no weights, but is configured like any other.
+# Fault 1 is a slow model: in the server's process it polls for a file that the test makes, so no time is guessed.
 FAULTY = f"""
 import time
 from pathlib import Path

@@ -58,12 +58,11 @@ class OwnedHandle(ModelHandle, Protocol):
     def close(self) -> None: ...
 
 
-class TextHandle:
-    """Base of the handles that put a tokenizer before a loaded model: to the outside they are that model."""
+class WrappedHandle:
+    """Base of what stands around a loaded model: to the outside it is that model; see `ModelHandle`."""
 
-    def __init__(self, model: OwnedHandle, vocabulary: int) -> None:
+    def __init__(self, model: OwnedHandle) -> None:
         self._model = model
-        self._vocabulary = vocabulary
 
     @property
     def entry(self) -> CatalogueEntry:
@@ -78,8 +77,16 @@ class TextHandle:
         return self._model.device_used
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run one batch of token ids; see `ModelHandle.infer`."""
+        """Run one batch; see `ModelHandle.infer`."""
         return self._model.infer(inputs)
+
+
+class TextHandle(WrappedHandle):
+    """Base of the handles that put a tokenizer before a loaded model."""
+
+    def __init__(self, model: OwnedHandle, vocabulary: int) -> None:
+        super().__init__(model)
+        self._vocabulary = vocabulary
 
     def describe(self) -> dict[str, Any]:
         return self._model.describe() | {"vocabulary": self._vocabulary}

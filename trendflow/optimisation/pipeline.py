@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.canonical import sha256_hex, utc_now
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.loaded import WrappedHandle
 from trendflow.models.onnx_runtime import OnnxHandle
 from trendflow.models.recipes import require_installed
 from trendflow.models.sources import WeightsFile
@@ -240,24 +240,13 @@ class _Work:
         )
 
 
-class _Recorder:
-    """A model that also writes down what its component feeds it; see `ModelHandle`."""
+class _Recorder(WrappedHandle):
+    """A model that also writes down what its component feeds it."""
 
     def __init__(self, model: OnnxHandle, folder: Path) -> None:
-        self._model, self._folder = model, folder
+        super().__init__(model)
+        self._folder = folder
         self.files: list[Path] = []
-
-    @property
-    def entry(self) -> CatalogueEntry:
-        return self._model.entry
-
-    @property
-    def used(self) -> ModelUsed:
-        return self._model.used
-
-    @property
-    def device_used(self) -> str:
-        return self._model.device_used
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         # Hundreds of input tensors may be larger than memory, so they wait on disk, one input per file.
@@ -265,7 +254,7 @@ class _Recorder:
             file = self._folder / f"input_{len(self.files):05d}.npz"
             np.savez(file, allow_pickle=False, **{name: array[unit : unit + 1] for name, array in inputs.items()})
             self.files.append(file)
-        return self._model.infer(inputs)
+        return super().infer(inputs)
 
     def feeds(self) -> Iterator[dict[str, np.ndarray]]:
         return map(_load, self.files)

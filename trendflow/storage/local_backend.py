@@ -22,7 +22,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -215,12 +215,10 @@ class LocalBackend:
             parents = _make_folder(path.parent)
             temporary = _temporary(path.parent)
             try:
-                _write_durably(temporary, write)
+                _write_durably(temporary, write, parents)
                 published = publish(temporary, path)
                 if published:
-                    # Last: an empty folder is what deletions remove, and waiting for the disk would leave it empty.
-                    for folder in (path.parent, *parents):
-                        _sync_folder(folder)
+                    _sync_folder(path.parent)
                 return published
             except FileNotFoundError:
                 if temporary.exists() or time.monotonic() > give_up:
@@ -288,9 +286,13 @@ def _write_all(descriptor: int, data: memoryview) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _write_durably(path: Path, write: Callable[[int], None]) -> None:
+def _write_durably(path: Path, write: Callable[[int], None], parents: Sequence[Path]) -> None:
+    """Write a new file, after what its folder stands in: another writer may already rely on that folder."""
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
     try:
+        # Not before the file is there: a deletion removes a folder that waits empty for the disk.
+        for folder in parents:
+            _sync_folder(folder)
         write(descriptor)
         os.fsync(descriptor)
     finally:

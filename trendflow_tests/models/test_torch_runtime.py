@@ -178,7 +178,7 @@ def test_only_torch_entries_name_an_architecture() -> None:
         CatalogueEntry.model_validate(entry_values(architecture="efficientnet_lite0"))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this host can run CUDA")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a host without CUDA says; this one has it")
 def test_cuda_without_cuda_is_device_unavailable_and_never_the_cpu(catalogue: Catalogue, models_dir: Path) -> None:
     entry = catalogue[TORCH].model_copy(update={"device_policy": "cuda"})
     assert code_of(lambda: ModelPool(models_dir).get(entry)) == "device_unavailable"

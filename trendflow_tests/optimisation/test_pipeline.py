@@ -269,7 +269,10 @@ def test_the_command_refuses_what_it_cannot_do(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif("TensorrtExecutionProvider" in ort.get_available_providers(), reason="this host has TensorRT")
+@pytest.mark.skipif(
+    "TensorrtExecutionProvider" in ort.get_available_providers(),
+    reason="what a host without TensorRT says; this one has it",
+)
 def test_a_tensorrt_plan_needs_its_gpu_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(TrendFlowError, match="built on the GPU that will run it") as caught:
         command.optimise("nanodet_m_416", "fp16", "tensorrt", [], None, tmp_path)
