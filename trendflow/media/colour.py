@@ -31,6 +31,15 @@ _PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte24
               11: "smpte431", 12: "smpte432"}  # fmt: skip
 _TRANSFERS = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "smpte170m", 7: "smpte240m", 8: "linear", 11: "iec61966-2-4",
               13: "iec61966-2-1", 14: "bt2020-10", 15: "bt2020-12", 16: "smpte2084", 18: "arib-std-b67"}  # fmt: skip
+# What libav calls a matrix on a frame; libswscale has numbers of its own for it.
+_FRAME_MATRICES = {
+    Colorspace.ITU709: 1,
+    Colorspace.FCC: 4,
+    Colorspace.ITU601: 6,
+    Colorspace.SMPTE240M: 7,
+    Colorspace.BT2020: 9,
+}
+_UNSPECIFIED = 2
 _BT2020 = 9
 _PQ, _HLG = 16, 18
 _HD_LINES = 720
@@ -79,8 +88,23 @@ def colour_of(frame: VideoFrame) -> ColourInfo:
     )
 
 
+def settle_tags(frame: VideoFrame, colour: ColourInfo) -> None:
+    """Write the colour interpretation that every `Scaler` will use onto the frame, so that threads may share it.
+
+    PyAV hands source matrix and range to libswscale by setting them on the frame and putting the old values back
+    afterwards, without a lock. Two threads that scale one frame would read each other's half-restored values, and
+    colours would depend on timing. With these values on the frame beforehand, setting and restoring change nothing.
+    """
+    frame.colorspace = _FRAME_MATRICES[colour.matrix]
+    frame.color_range = _range_of(colour)
+    frame.color_trc = _UNSPECIFIED
+    frame.color_primaries = _UNSPECIFIED
+
+
 class Scaler:
     """Scales frames to one size, as RGB in upright orientation. Not thread-safe: one per thread.
+
+    Frames that several threads scale at a time need `settle_tags` first.
 
     The way over planar RGB is deliberate: libswscale's direct path to packed RGB rounds down (up to 1.8 of 255 too dark
     on average), while planar RGB is exact to rounding and as fast.
@@ -124,11 +148,15 @@ class Scaler:
             height,
             pixel_format,
             src_colorspace=self._colour.matrix,
-            src_color_range=ColorRange.JPEG if self._colour.full_range else ColorRange.MPEG,
+            src_color_range=_range_of(self._colour),
             dst_color_range=ColorRange.JPEG,
             interpolation=self._flags,
             threads=1,
         )
+
+
+def _range_of(colour: ColourInfo) -> ColorRange:
+    return ColorRange.JPEG if colour.full_range else ColorRange.MPEG
 
 
 def _plane(frame: VideoFrame, index: int, dtype: type, channels: int = 1) -> np.ndarray:

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.media.colour import ColourInfo, Scaler, colour_of
+from trendflow.media.colour import ColourInfo, Scaler, colour_of, settle_tags
 from trendflow.media.frames_writer import Batch, BatchWriter
 from trendflow.media.geometry import Geometry, Orientation, orientation_from_matrix
 from trendflow.media.probe import only, open_media, video_stream
@@ -129,6 +129,7 @@ def decode_video(
                 ticks.append(frame.pts)
                 corrupt.append(frame.is_corrupt)
                 last_duration = frame.duration
+                settle_tags(frame, sinks.appearance.colour)  # from here on two threads read the frame
                 sinks.measure(frame)
                 for chosen in selector.push(number, frame.pts, frame):
                     sinks.store(chosen.slot, chosen.number, chosen.frame)
