@@ -27,7 +27,7 @@ help: ## show this list
 
 setup: $(INSTALLED) $(COMPILED) $(MODELS) ## create .venv, install the pinned packages, build the models
 
-demo: setup ## process the sample video and write its report
+demo: setup ## process the sample video, train on a SYNTHETIC corpus, forecast the video
 	@$(BIN)/trendflow demo
 
 ui: setup ## open the asset graph in the browser

@@ -21,11 +21,15 @@ LIBRARIES = (
     "numpy",
     "onnxruntime",
     "opencv-python-headless",
+    "pyarrow",
     "pyloudnorm",
     "scenedetect-headless",
     "tritonclient",
 )
-BENCHMARKS = ("segmenter", "overhead", "memory", "components", "libraries", "cuts", "npz", "triton", "precision")
+BENCHMARKS = (
+    *("segmenter", "overhead", "memory", "components", "libraries", "cuts", "npz", "dataset"),
+    *("triton", "precision"),
+)
 
 
 def table(rows: list[Row]) -> Table:

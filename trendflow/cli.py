@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from trendflow.commands import dataset, snapshots
 from trendflow.contracts.errors import ERROR_RULES, EXIT_USAGE, TrendFlowError, as_typed
 
 app = typer.Typer(
@@ -28,6 +29,8 @@ app.add_typer(components_app, name="components")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(models_app, name="models")
 app.add_typer(triton_app, name="triton")
+app.add_typer(snapshots.app, name="snapshots")
+app.add_typer(dataset.app, name="dataset")
 
 # YouTube ids may begin with '-': such a run key is an argument, not a row of options.
 _RUN_KEYS = {"ignore_unknown_options": True}
@@ -103,8 +106,8 @@ def submit(
 
 @app.command()
 def demo() -> None:
-    """Process the sample video that ships with the project."""
-    from trendflow.commands.process import demo as run
+    """Process the sample video, train on a SYNTHETIC corpus, and forecast the video."""
+    from trendflow.commands.demo import demo as run
 
     raise typer.Exit(run())
 
@@ -175,6 +178,39 @@ def health(
     from trendflow.commands.health import health as run
 
     raise typer.Exit(run(run_keys or [], profile, reference, output, json, fail_on))
+
+
+@app.command(context_settings=_RUN_KEYS)
+def predict(
+    run_key: RunKey,
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model", metavar="FOLDER|NAME", help="A training run, or baseline_catboost for the asset's current one."
+        ),
+    ],
+    snapshot: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|VALUES", help="The first snapshot: a file that holds it, or its values."),
+    ] = None,
+    request: Annotated[
+        str | None, typer.Option(metavar="v2|v1|baseline", help="The model wanted; default the highest tier given.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the page to this file.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Also write the prediction report to this file.")] = None,
+    allow_synthetic: Annotated[
+        bool, typer.Option("--allow-synthetic", help="Use a SYNTHETIC model, for tests; the report is stamped.")
+    ] = False,
+) -> None:
+    """Forecast views and likes of a processed video after 7, 14 and 21 days.
+
+    The first snapshot is a JSON, Parquet or CSV file, a folder of imported snapshots, or values:
+
+    views=1200,likes=40,published=2026-03-01T12:00Z,at=2026-03-01T22:00Z
+    """
+    from trendflow.commands.predict import predict as run
+
+    raise typer.Exit(run(run_key, model, snapshot, request, output, json, allow_synthetic))
 
 
 @app.command(context_settings=_RUN_KEYS)

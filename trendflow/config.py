@@ -9,10 +9,9 @@ from __future__ import annotations
 import errno
 import re
 import tempfile
-from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from trendflow.contracts.errors import TrendFlowError, as_typed
@@ -52,8 +51,18 @@ class Settings(BaseSettings):
         description="Upper bound of a micro-batch; 'auto' is 8 on a CPU and what the memory of a GPU allows.",
     )
     onnx_threads: int = Field(0, ge=0, description="Threads per model; 0 lets the runtime decide.")
+    snapshot_folder: Path | None = Field(
+        None, description="Folder of snapshot files that the asset `snapshots` imports; default none."
+    )
+    forecast_model: str | None = Field(
+        None, description="Model of the asset `prediction`: a training run's folder or key, or baseline_catboost."
+    )
+    youtube_api_key: SecretStr | None = Field(None, description="Key of the YouTube Data API, for the collector.")
+    youtube_endpoint: str | None = Field(None, description="Address of the API; default is the public one.")
+    youtube_daily_units: int = Field(10_000, ge=1, description="Quota of the key, in units a day.")
+    tombstone_key: SecretStr | None = Field(None, description="Key under which the ids of deleted videos are hashed.")
 
-    @field_validator("home", "models", "graph_file", "triton_env")
+    @field_validator("home", "models", "graph_file", "snapshot_folder", "triton_env")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
@@ -63,7 +72,7 @@ class Settings(BaseSettings):
     def _auto(cls, value: object) -> object:
         return None if value == _AUTO else value
 
-    @cached_property
+    @property
     def resolved_store_url(self) -> str:
         return self.store_url or (self.home / "store").as_uri()
 

@@ -1,24 +1,41 @@
 """The Dagster code location of the video pipeline."""
 
-from dagster import Definitions, JobDefinition, in_process_executor
+from dagster import AssetsDefinition, Definitions, JobDefinition, in_process_executor
 
 from trendflow.config import load_settings
 from trendflow.dataset.corpus import VECTOR
 from trendflow.orchestration.assets import IO_MANAGER_KEY, build_assets
+from trendflow.orchestration.dataset_assets import build_dataset_assets
 from trendflow.orchestration.deployment import Deployment, open_deployment
 from trendflow.orchestration.health import build_health_asset
 from trendflow.orchestration.io_manager import ArtifactIOManager
-from trendflow.orchestration.jobs import PROCESS_VIDEO, check_features_job, process_video_job
+from trendflow.orchestration.jobs import (
+    PROCESS_VIDEO,
+    build_dataset_job,
+    check_features_job,
+    collect_snapshots_job,
+    forecast_video_job,
+    process_video_job,
+)
+from trendflow.orchestration.prediction import build_prediction_asset
 from trendflow.orchestration.resources import TrendFlowResource
+from trendflow.orchestration.schedules import build_schedules
 
 
 def build_definitions(deployment: Deployment) -> Definitions:
     """Assets, jobs and resources for the graph of `deployment`. Raises `config_invalid` when it disagrees with code."""
     trendflow = TrendFlowResource()
-    gathers = VECTOR in deployment.graph.components  # without feature vectors there is no corpus to judge
+    assets: list[AssetsDefinition] = [build_assets(deployment)]
+    jobs, schedules = [process_video_job()], []
+    if VECTOR in deployment.graph.components:  # without feature vectors there is no corpus to gather
+        assets += [build_health_asset(), *build_dataset_assets(), build_prediction_asset()]
+        collecting, building = collect_snapshots_job(), build_dataset_job()
+        jobs += [check_features_job(), collecting, building, forecast_video_job()]
+        schedules += build_schedules(collecting, building)
     return Definitions(
-        assets=[build_assets(deployment), *([build_health_asset()] if gathers else ())],
-        jobs=[process_video_job(), *([check_features_job()] if gathers else ())],
+        assets=assets,
+        jobs=jobs,
+        schedules=schedules,
         resources={"trendflow": trendflow, IO_MANAGER_KEY: ArtifactIOManager(trendflow=trendflow)},
         # One process per run: models and imports stay warm between the steps of a video.
         executor=in_process_executor,

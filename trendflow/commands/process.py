@@ -1,4 +1,4 @@
-"""`trendflow process`, `submit` and `demo`: put videos in and see what comes out."""
+"""`trendflow process`, `resume` and `submit`: put videos in and see what comes out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -17,6 +17,9 @@ from trendflow.config import Settings, ensure_home, load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
 from trendflow.contracts.video_document import VideoDocument
+
+if TYPE_CHECKING:
+    from trendflow.orchestration.runs import RunContext
 
 DEMO_SAMPLE = "samples/hello_face_speech.mp4"
 DEMO_DOCUMENT = "samples/hello_face_speech.document.json"
@@ -100,9 +103,15 @@ def resume(key: str, document: str | None) -> int:
     return _execute(deployment, job, open_run(deployment, key), text)
 
 
-def demo() -> int:
-    """Process the sample that ships with the project."""
-    return process(str(data_path(DEMO_SAMPLE)), None, None, None, False, str(data_path(DEMO_DOCUMENT)))
+def process_sample() -> RunContext:
+    """Process the sample that ships with the project, print the result and return its run."""
+    settings = load_settings()
+    source = parse_source(str(data_path(DEMO_SAMPLE)), None)
+    text = read_document(str(data_path(DEMO_DOCUMENT)))
+    deployment, job = _load(settings)
+    run: RunContext = _submit(deployment, source, None, settings.profile, False, text)
+    _execute(deployment, job, run, text)
+    return run
 
 
 def submit(sources: list[str], profile: str | None) -> int:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 MISSING = "–"
 MINUS = "−"
+_UNITS = ("k", "M", "B")
 
 
 def clock(seconds: float, decimals: int = 0) -> str:
@@ -65,6 +66,24 @@ def percent(share: float) -> str:
     if 0 < share < 0.005:
         return "<1\u202f%"
     return f"{share * 100:.0f}\u202f%"
+
+
+def compact(count: float, digits: int = 3) -> str:
+    """A large count as people say it: `12.3k`, `4.56M`; below a thousand as whole units."""
+    if not math.isfinite(count):
+        return MISSING
+    if abs(count) < 999.5:
+        return f"{round(count)}".replace("-", MINUS)
+    rounded = float(f"{count:.{digits}g}")  # first, so that 999 999 is a million and not 1000k
+    thousands = min(len(_UNITS), math.floor(math.log10(abs(rounded))) // 3)
+    return f"{rounded / 1000**thousands:.12g}{_UNITS[thousands - 1]}".replace("-", MINUS)
+
+
+def interval(low: float, high: float, decimals: int = 3) -> str:
+    """Both ends of an interval; an en dash when either is missing."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return MISSING
+    return f"[{fixed(low, decimals)}, {fixed(high, decimals)}]"
 
 
 def byte_size(count: int | None) -> str:

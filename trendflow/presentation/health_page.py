@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from trendflow.contracts.keys import model_signature
+from trendflow.presentation.blocks import Tile
 from trendflow.presentation.formatting import MISSING, moment, number, percent, plural, short_hash
 from trendflow.presentation.pages import asset, render_page
 from trendflow.presentation.svg import Chart
@@ -26,16 +27,6 @@ _NO_MODEL = model_signature(())
 VERDICT_TEXTS = {"pass": "Holds", "fail": "Fails", "not_judged": "Not judged"}
 _TITLES = {"nan_rate": "NaN rate"}
 _BADGES = {"error": "error", "warning": "warning"}
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One number of the page's head; `muted` ones say that there is nothing to worry about."""
-
-    label: str
-    value: str
-    detail: str
-    muted: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +55,8 @@ def _context(report: HealthReport) -> dict[str, Any]:
     # Pairs have a list of their own, where their number of runs can be seen.
     hints = [finding for finding in findings if finding.advisory and finding.check != "duplicates"]
     return {
+        "title": f"{report.profile} · TrendFlow feature health",
+        "synthetic": False,
         "profile": report.profile,
         "verdict": _verdict(report),
         "header": _header(report),
@@ -78,7 +71,7 @@ def _context(report: HealthReport) -> dict[str, Any]:
         "pairs": [_pair(report, pair) for pair in report.pairs[:_LISTED]],
         "pair_count": len(report.pairs),
         "embeddings": [(name, percent(share)) for name, share in report.embeddings.items()],
-        "css": asset("report.css") + asset("health.css"),
+        "css": asset("report.css") + asset("blocks.css") + asset("health.css"),
     }
 
 

@@ -7,17 +7,21 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trendflow.contracts.errors import TrendFlowError
 
 MAX_BYTES = 3_000_000
+_HERE = "trendflow.presentation"
 
 
-def render_page(template: str, context: Mapping[str, Any]) -> str:
-    """A template filled in; every value is escaped. Raises `artifact_validation_failed` beyond 3 MB."""
-    page = _environment().get_template(template).render(**context)
+def render_page(template: str, context: Mapping[str, Any], package: str = _HERE) -> str:
+    """A template filled in; every value is escaped. Raises `artifact_validation_failed` beyond 3 MB.
+
+    The template is one of `package`, which may build on the layout and the macros of this package.
+    """
+    page = _environment(package).get_template(template).render(**context)
     size = len(page.encode("utf-8"))
     if size > MAX_BYTES:
         raise TrendFlowError(
@@ -27,15 +31,15 @@ def render_page(template: str, context: Mapping[str, Any]) -> str:
 
 
 @cache
-def asset(name: str) -> Markup:
-    """A style sheet or script of the package; trusted, hence not escaped."""
-    return Markup(files("trendflow.presentation").joinpath("templates", name).read_text("utf-8"))
+def asset(name: str, package: str = _HERE) -> Markup:
+    """A style sheet or script of a package; trusted, hence not escaped."""
+    return Markup(files(package).joinpath("templates", name).read_text("utf-8"))
 
 
 @cache
-def _environment() -> Environment:
+def _environment(package: str) -> Environment:
     return Environment(
-        loader=PackageLoader("trendflow.presentation"),
+        loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, _HERE))]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -97,6 +97,12 @@ class Chart:
                 self._add(f'<polygon class="{escape(fill_css)}" points="{" ".join(points)} {base}"/>')
             self._add(f'<polyline class="{escape(css)}" points="{" ".join(points)}"/>')
 
+    def between(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, css: str) -> None:
+        """The area between two curves over `x` `[N]`, all finite; clipped to the border of the value axis."""
+        around = np.column_stack([np.concatenate([x, x[::-1]]), np.concatenate([high, low[::-1]])])
+        places = (f"{_n(self.x(a))},{_n(self.y(b))}" for a, b in np.clip(around, (-np.inf, self.y0), (np.inf, self.y1)))
+        self._add(f'<polygon class="{escape(css)}" points="{" ".join(places)}"/>')
+
     def steps(self, edges: np.ndarray, y: np.ndarray, css: str, fill_css: str = "") -> None:
         """Values `y` `[N]` that hold between `edges` `[N+1]`, as a staircase of its change points only."""
         y = np.asarray(y, dtype=np.float64)
@@ -122,6 +128,30 @@ class Chart:
         for a, b in zip(x, y, strict=True):
             if np.isfinite(a) and np.isfinite(b):
                 self._dot(self.x(float(a)), self.y(float(np.clip(b, self.y0, self.y1))), css)
+
+    def cloud(self, x: np.ndarray, y: np.ndarray, css: str) -> None:
+        """Many round points in one path; all finite, clipped to the border of the axes."""
+        px = np.clip(x, self.x0, self.x1)
+        py = np.clip(y, self.y0, self.y1)
+        path = "".join(f"M{_n(self.x(a))} {_n(self.y(b))}h0" for a, b in zip(px, py, strict=True))
+        if path:
+            self._add(f'<path class="{escape(css)}" d="{path}"/>')
+
+    def cells(self, x_edges: np.ndarray, y_edges: np.ndarray, counts: np.ndarray, css: Sequence[str]) -> None:
+        """A histogram over two axes: `counts` `[X,Y]` in the cells between the edges, one path per class of `css`.
+
+        The classes stand for equal steps of the logarithm of the count, from one to the largest; empty cells stay free.
+        """
+        top = max(float(counts.max(initial=0)), 2.0)
+        level = np.ceil(len(css) * np.log1p(counts) / np.log1p(top)).astype(np.int64)
+        for index, name in enumerate(css, start=1):
+            path = "".join(
+                f"M{_n(self.x(x_edges[i]))} {_n(self.y(y_edges[j + 1]))}H{_n(self.x(x_edges[i + 1]))}"
+                f"V{_n(self.y(y_edges[j]))}H{_n(self.x(x_edges[i]))}z"
+                for i, j in np.argwhere(level == index)
+            )
+            if path:
+                self._add(f'<path class="{escape(name)}" d="{path}"/>')
 
     def _dot(self, px: float, py: float, css: str) -> None:
         # A zero-length line with a round cap stays round when the drawing is stretched; a circle would not.

@@ -23,6 +23,7 @@ from trendflow.contracts.keys import data_version
 from trendflow.contracts.manifest import content_digests
 from trendflow.dataset.health_checks import CHECKS
 from trendflow.definitions import defs, load_job
+from trendflow.orchestration.dataset_checks import RULES
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.document_input import providing
 from trendflow.orchestration.launch import process_here
@@ -63,6 +64,13 @@ EDGES = {
     "run_manifest": set(COMPONENT_EDGES),
     "run_report": {"run_manifest"},
     "feature_health": {"feature_vector"},
+    "collected_snapshots": set(),
+    "snapshots": {"collected_snapshots"},
+    "targets": {"snapshots"},
+    "channel_enrichment": {"snapshots"},
+    "feature_table": {"feature_vector", "snapshots", "channel_enrichment"},
+    "training_dataset": {"feature_table", "targets"},
+    "prediction": {"feature_vector", "snapshots"},
 }
 
 
@@ -86,7 +94,8 @@ def test_assets_describe_their_components(deployment: Deployment) -> None:
         assert asset.kinds
     checks = {(key.asset_key.path[-1], key.name) for key in graph.asset_check_keys}
     health = {("feature_health", check.name) for check in CHECKS}
-    assert checks == {(name, "valid") for name in COMPONENT_EDGES} | health
+    dataset = {("training_dataset", rule) for rule in RULES}
+    assert checks == {(name, "valid") for name in COMPONENT_EDGES} | health | dataset
 
 
 def test_a_run_records_versions_checks_and_metadata(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from trendflow.dataset.health_document import read_reference, to_json
 from trendflow.dataset.health_model import HealthReport
 from trendflow.presentation.health_page import render_health_page
 from trendflow_tests.dataset.synthetic import COMPONENT, SCHEMAS, outcome, readings, record
-from trendflow_tests.presentation.headless import measured
+from trendflow_tests.presentation.fitting import fit
 from trendflow_tests.presentation.page import Page
 
 ROWS = 320
@@ -26,23 +25,6 @@ COLUMNS = {
     "first_cut_time_s": np.where(np.arange(ROWS) % 3 > 0, np.nan, RNG.random(ROWS)),
     "never": np.full(ROWS, np.nan),
 }
-
-# Fits like the probe of the run report, which also moves a pointer over a time line this page does not have.
-PROBE = """<!doctype html><body style="margin:0"><iframe id="f" style="width:{width}px;height:900px;border:0"
-srcdoc="{page}"></iframe><script>
-addEventListener("load", function () {{
-  const doc = document.getElementById("f").contentDocument, view = document.getElementById("f").contentWindow;
-  for (const item of doc.querySelectorAll("details")) item.open = true;
-  const wide = [];
-  for (const node of doc.querySelectorAll("body *")) {{
-    const box = node.getBoundingClientRect();
-    if (box.right > view.innerWidth + 1 && !node.closest(".scroll, .skip, .stack thead")) wide.push(node.className);
-  }}
-  const out = {{ inner: view.innerWidth, scroll: doc.documentElement.scrollWidth, wide: wide }};
-  document.body.innerHTML = "<pre id='out'></pre>";
-  document.getElementById("out").textContent = JSON.stringify(out);
-}});
-</script></body>"""
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +100,6 @@ def test_it_needs_nothing_but_itself_and_runs_nothing(report: HealthReport, page
 
 @pytest.mark.parametrize("width", [360, 390, 1366])
 def test_the_page_fits_its_window(browser: str, report: HealthReport, width: int, tmp_path: Path) -> None:
-    text = render_health_page(report)
-    found = measured(browser, PROBE.format(width=width, page=html.escape(text)), tmp_path)
-    assert found["inner"] == width
-    assert found["scroll"] <= found["inner"]
-    assert found["wide"] == []
+    found = fit(browser, render_health_page(report), width, tmp_path)
+    assert found["scroll"] <= found["inner"] == width
+    assert (found["wide"], found["flat"]) == ([], [])

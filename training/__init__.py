@@ -1,0 +1,7 @@
+"""From a dataset to models whose numbers can be trusted: splits, baselines, comparators, evaluation.
+
+The second code location. It reads dataset folders and writes training run folders; it needs no media library.
+"""
+
+TRAINER_VERSION = "1.0.0"
+"""Part of `model_version`; changes with anything that can alter a fitted value."""

@@ -1,0 +1,190 @@
+"""One fold: everything is learned from its train rows, stopped and calibrated on val, and applied to test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from training.comparators import FittedComparators, past_channel_medians
+from training.config import TrainingConfig
+from training.data import TrainingData
+from training.families import FAMILIES
+from training.families.base import FitData, Fitted, Objective, merged
+from training.preprocessing import Preprocessing, fit_preprocessing
+from training.rows import HEADS, Head
+from training.selection import permutation_importance, select
+from training.splits import TEST, TRAIN, VAL, Fold
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.dataset.table.columns import METADATA
+from trendflow.inference.boosters import Booster, load_booster
+from trendflow.inference.encoding import Encoding
+from trendflow.inference.quantiles import FLOOR, LEVELS, conformal_offset, conformalise, monotone
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the train rows decided about the inputs."""
+
+    preprocessing: Preprocessing
+    encoding: Encoding
+    importance: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class HeadModel:
+    """The models of one head: the point forecast, one per quantile level, and the interval's offset."""
+
+    head: Head
+    point: Fitted
+    quantiles: tuple[Fitted, ...]
+    offset: float
+    comparators: FittedComparators
+    n_train: int
+    n_val: int
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Forecasts of the labelled test rows of one head: `rows` are positions in the dataset, all else is aligned."""
+
+    rows: np.ndarray
+    point: np.ndarray
+    quantiles: np.ndarray
+    comparators: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    inputs: Inputs
+    models: Mapping[str, HeadModel]
+    forecasts: Mapping[str, Forecasts]
+
+
+def fit_inputs(data: TrainingData, fold: Fold, config: TrainingConfig, features: Sequence[str]) -> Inputs:
+    """Dropped columns, categories and selected features, from the train rows alone."""
+    rows = fold.rows(TRAIN)
+    train = data.table.take(rows)
+    categorical = [name for name in data.categorical if name in features]
+    prepared = fit_preprocessing(train, features, categorical, config.min_category_share)
+    encoding, importance = prepared.encoding, {}
+    content = [data.family[name] != METADATA for name in encoding.features]
+    if config.max_content_features is not None and sum(content) > config.max_content_features:
+        y = np.where(fold.embargoed[rows], np.nan, data.rows.y[rows])
+        scores = permutation_importance(
+            encoding.matrix(train), encoding.categorical, y, data.rows.channel[rows], config.seed, config.threads
+        )
+        importance = dict(zip(encoding.features, map(float, scores), strict=True))
+        kept = select(encoding.features, content, scores, config.max_content_features)
+        encoding = Encoding(kept, {name: encoding.levels[name] for name in kept if name in encoding.levels})
+    return Inputs(prepared, encoding, importance)
+
+
+def fit_fold(data: TrainingData, fold: Fold, config: TrainingConfig, progress: Progress) -> FoldResult:
+    """Models of all heads with enough rows, and their forecasts for the test rows."""
+    inputs = fit_inputs(data, fold, config, data.features)
+    matrix = inputs.encoding.matrix(data.table)
+    models, forecasts = {}, {}
+    for position, head in enumerate(HEADS):
+        parts = usable_parts(data, fold, position, config)
+        if parts is None:
+            progress(f"{head.name}: too few rows")
+            continue
+        progress(head.name)
+        train, val, test = parts
+        model = _fit_head(data, matrix, inputs.encoding, config, position, train, val)
+        models[head.name] = model
+        forecasts[head.name] = _forecast(data, matrix, model, config, position, test)
+    return FoldResult(inputs, models, forecasts)
+
+
+def usable_parts(data: TrainingData, fold: Fold, head: int, config: TrainingConfig) -> tuple[np.ndarray, ...] | None:
+    """Positions of the train, val and test rows whose target of this head is observed and not under embargo.
+
+    None when train or val has fewer than `min_head_rows`, or when nothing is left to judge the model by.
+    """
+    known = data.rows.labelled[:, head] & ~fold.embargoed[:, head]
+    train, val, test = (np.flatnonzero((fold.part == part) & known) for part in (TRAIN, VAL, TEST))
+    enough = min(len(train), len(val)) >= config.split.min_head_rows and len(test) > 0
+    return (train, val, test) if enough else None
+
+
+def fit_point(
+    matrix: np.ndarray, categorical: tuple[int, ...], y: np.ndarray, parts: Sequence[np.ndarray], config: TrainingConfig
+) -> Fitted:
+    """The point model under the configured loss; `parts` are positions of the train and of the val rows.
+
+    A Tweedie loss is fitted to the growth in counts, not to its logarithm.
+    """
+    outcome = np.expm1(y) if config.loss == "tweedie" else y
+    objective = Objective(config.loss, config.tweedie_power if config.loss == "tweedie" else 0.0)
+    return _fit(matrix, categorical, outcome, parts, objective, config)
+
+
+def point_booster(fitted: Fitted, config: TrainingConfig) -> Booster:
+    return load_booster(f"model.{FAMILIES[config.family].extension}", fitted.data, natural=config.loss == "tweedie")
+
+
+def _fit(
+    matrix: np.ndarray,
+    categorical: tuple[int, ...],
+    y: np.ndarray,
+    parts: Sequence[np.ndarray],
+    objective: Objective,
+    config: TrainingConfig,
+) -> Fitted:
+    train, val = parts
+    family = FAMILIES[config.family]
+    settings: dict[str, Any] = merged(family, config.hyperparameters)
+    fit_data = FitData(matrix[train], y[train], matrix[val], y[val], categorical)
+    return family.fit(fit_data, objective, settings, config.seed, config.threads)
+
+
+def _fit_head(
+    data: TrainingData,
+    matrix: np.ndarray,
+    encoding: Encoding,
+    config: TrainingConfig,
+    position: int,
+    train: np.ndarray,
+    val: np.ndarray,
+) -> HeadModel:
+    head, y = HEADS[position], data.rows.y[:, position]
+    if np.ptp(y[train]) == 0:
+        raise TrendFlowError(
+            "input_constraint_violated", f"{head.name} has one value in all train rows.", head=head.name
+        )
+    point = fit_point(matrix, encoding.categorical, y, (train, val), config)
+    quantiles = tuple(
+        _fit(matrix, encoding.categorical, y, (train, val), Objective("quantile", level), config) for level in LEVELS
+    )
+    return HeadModel(
+        head=head,
+        point=point,
+        quantiles=quantiles,
+        offset=conformal_offset(_quantiles(quantiles, matrix[val], config), y[val]),
+        comparators=FittedComparators.fit(data.table.take(train), y[train], head),
+        n_train=len(train),
+        n_val=len(val),
+    )
+
+
+def _quantiles(fitted: Sequence[Fitted], matrix: np.ndarray, config: TrainingConfig) -> np.ndarray:
+    path = f"model.{FAMILIES[config.family].extension}"
+    return monotone(np.column_stack([load_booster(path, model.data).predict(matrix) for model in fitted]))
+
+
+def _forecast(
+    data: TrainingData, matrix: np.ndarray, model: HeadModel, config: TrainingConfig, position: int, test: np.ndarray
+) -> Forecasts:
+    medians = past_channel_medians(data.rows, position, test)
+    return Forecasts(
+        rows=test,
+        point=np.maximum(point_booster(model.point, config).predict(matrix[test]), FLOOR),
+        quantiles=conformalise(_quantiles(model.quantiles, matrix[test], config), model.offset),
+        comparators=model.comparators.predict(data.table.take(test), model.head, medians),
+    )

@@ -1,0 +1,1 @@
+"""What a platform showed about videos at given times: importers, normalised tables, import report."""

@@ -1,0 +1,49 @@
+"""What a dataset was built from, as one hash. Equal fingerprints mean equal tables, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from trendflow.contracts.canonical import digest_of
+from trendflow.dataset.parquet import table_digest
+from trendflow.dataset.snapshots.tables import SnapshotSet
+from trendflow.dataset.table.enrichment import Enrichment
+from trendflow.dataset.table.feature_spec import FeatureSpec
+from trendflow.dataset.table.synthetic import labelled
+from trendflow.dataset.targets import Targets
+
+TABLE_VERSION = "dataset_table_v1"
+"""Version of the code that turns inputs into a table; to be raised with any change that can alter a value."""
+
+RowKey = tuple[str, str, str | None, str | None]
+"""platform_id, video_id, run_id and content_digest of its feature vector; the last two are None without content."""
+
+
+def dataset_fingerprint(
+    rows: Iterable[RowKey],
+    snapshots: SnapshotSet,
+    targets: Targets,
+    enrichment: Enrichment,
+    spec: FeatureSpec,
+    versions: Mapping[str, Any],
+) -> str:
+    """sha256 over the rows, the digests of all input tables, the feature spec and the versions of everything."""
+    return digest_of(
+        {
+            "rows": [list(row) for row in sorted(rows, key=lambda row: tuple(part or "" for part in row))],
+            "snapshots": {
+                "snapshots_v1": table_digest(snapshots.snapshots),
+                "videos_v1": table_digest(snapshots.videos),
+                "channels_v1": table_digest(enrichment.table),
+            },
+            "targets": table_digest(targets.table),
+            "feature_spec_hash": spec.hash,
+            "versions": {**versions, "dataset_table": TABLE_VERSION},
+        }
+    )
+
+
+def dataset_version(fingerprint: str, synthetic: bool) -> str:
+    """Name of a dataset, and of its folder."""
+    return labelled(f"ds-{fingerprint[:16]}", synthetic)

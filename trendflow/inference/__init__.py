@@ -1,0 +1,1 @@
+"""From features and a trained model to a forecast."""

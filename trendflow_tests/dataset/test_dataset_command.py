@@ -1,0 +1,97 @@
+"""`trendflow dataset`: from SYNTHETIC runs and snapshots to a dataset, and one sentence when it cannot be built."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from trendflow.cli import main
+from trendflow.dataset.simulation.videos import SNAPSHOT_FILE
+from trendflow.dataset.table.reader import Dataset
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def snapshots(home: Path) -> Path:
+    assert command(home, "simulate", "12", "-o", str(home / "snapshots")) == 0
+    return home / "snapshots" / SNAPSHOT_FILE
+
+
+def command(home: Path, *words: str) -> int:
+    """The exit code of `trendflow dataset WORDS` with the state folder `home`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["trendflow", "dataset", *words])
+        patch.setenv("TRENDFLOW_PROFILE", "starter")
+        patch.setenv("TRENDFLOW_HOME", str(home))
+        with pytest.raises(SystemExit) as exit_code:
+            main()
+    return int(exit_code.value.code or 0)
+
+
+def test_a_dataset_is_built_and_shown(home: Path, snapshots: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(home, "build", str(snapshots), "--synthetic") == 0
+    (folder,) = (home / "datasets").iterdir()
+    assert folder.name.startswith("SYNTHETIC_")
+    told = capsys.readouterr().out
+    assert f"dataset {folder}" in told
+    assert "12 videos" in told
+    assert "SYNTHETIC" in told
+    found = Dataset.read(folder)
+    assert (found.table.num_rows, found.metadata["excluded"]) == (12, {})
+    assert any(name.startswith("shot_quality__") for name in found.feature_names)
+    assert command(home, "show", str(folder)) == 0
+    assert "12 videos" in capsys.readouterr().out
+
+
+def test_metadata_alone_need_no_run(home: Path, snapshots: Path, tmp_path: Path) -> None:
+    parent = tmp_path / "out"
+    words = ("build", str(snapshots), "--synthetic", "--metadata-only", "-o", str(parent))
+    assert command(tmp_path / "empty", *words) == 0
+    (folder,) = parent.iterdir()
+    found = Dataset.read(folder)
+    assert found.table["run_id"].null_count == 12
+    assert {found.family_of(name) for name in found.feature_names} == {"metadata"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        ([], 3, "input_constraint_violated: The snapshots or runs are SYNTHETIC"),
+        (["--synthetic", "--config-hash", "0" * 64], 3, "dependency_missing: No run can be used: 12 × other_config"),
+        (["--synthetic", "--profile", "nonsense"], 2, "config_invalid:"),
+        (
+            ["--metadata-only", "--profile", "starter"],
+            2,
+            "config_invalid: A dataset of metadata alone takes no profile",
+        ),
+        (["--synthetic", "--spec", "no/such/file.yaml"], 2, "config_invalid: The feature spec 'file.yaml'"),
+        (["--synthetic", "--channels", "no/such/file"], 2, "config_invalid: The table of channels 'file'"),
+        (["--readers", "0"], 2, "config_invalid:"),
+    ],
+)
+def test_what_cannot_be_built_leaves_one_sentence_and_no_file(
+    home: Path,
+    snapshots: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+    sentence: str,
+) -> None:
+    parent = tmp_path / "out"
+    assert command(home, "build", str(snapshots), "-o", str(parent), *words) == code
+    told = capsys.readouterr().err
+    assert told.startswith(sentence)
+    assert told.count("\n") == 1
+    assert not parent.exists()
+
+
+def test_a_folder_without_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(tmp_path, "show", str(tmp_path)) == 3
+    assert "holds no dataset" in capsys.readouterr().err

@@ -1,0 +1,75 @@
+"""Current versions of tables in a store: whole, verified, one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.dataset.stored_tables import ROOT, TableStore
+from trendflow.storage.object_store import ObjectStore
+
+
+@pytest.fixture
+def store() -> ObjectStore:
+    return ObjectStore.open("memory://")
+
+
+def keys(store: ObjectStore) -> list[str]:
+    return [info.key for info in store.list(ROOT)]
+
+
+def test_what_was_put_is_found_and_read(store: ObjectStore, tmp_path: Path) -> None:
+    tables = TableStore(store)
+    stored = tables.put("targets", {"a.parquet": b"first", "b.json": b"second"}, {"made_from": "x"})
+    found = TableStore(store).require("targets")
+    assert found == stored
+    assert found.files == {name: hashlib.sha256(data).hexdigest() for name, data in tables.read(found).items()}
+    assert tables.read(found) == {"a.parquet": b"first", "b.json": b"second"}
+    tables.fetch(found, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == tables.read(found)
+
+
+def test_equal_contents_are_one_version_and_others_replace_them(store: ObjectStore) -> None:
+    tables = TableStore(store)
+    first = tables.put("targets", {"a": b"1"})
+    assert tables.put("targets", {"a": b"1"}).digest == first.digest
+    other_facts = tables.put("targets", {"a": b"1"}, {"made_from": "y"})
+    assert other_facts.digest != first.digest
+    second = tables.put("targets", {"a": b"2"})
+    assert keys(store) == sorted([f"{ROOT}/targets/current.json", f"{second.prefix}/a"])
+    with pytest.raises(TrendFlowError, match="lack their file a"):
+        tables.read(first)
+
+
+def test_a_writer_at_work_is_neither_seen_nor_disturbed(store: ObjectStore) -> None:
+    tables = TableStore(store)
+    before = tables.put("targets", {"a": b"1"})
+    others = f"{ROOT}/targets/{'0' * 64}/a"
+    store.put(others, b"not published yet")
+    assert tables.find("targets") == before
+    after = tables.put("targets", {"a": b"2"})
+    assert keys(store) == sorted([f"{ROOT}/targets/current.json", f"{after.prefix}/a", others])
+
+
+def test_changed_bytes_and_a_damaged_record_are_refused(store: ObjectStore) -> None:
+    tables = TableStore(store)
+    stored = tables.put("targets", {"a": b"1"})
+    store.put(f"{stored.prefix}/a", b"2")
+    with pytest.raises(TrendFlowError) as changed:
+        tables.read(stored)
+    store.put(f"{ROOT}/targets/current.json", b'{"name": "targets"}')
+    with pytest.raises(TrendFlowError) as damaged:
+        tables.find("targets")
+    assert changed.value.error_code == damaged.value.error_code == "artifact_validation_failed"
+    repaired = tables.put("targets", {"a": b"3"})
+    assert tables.read(tables.require("targets")) == tables.read(repaired) == {"a": b"3"}
+
+
+def test_what_was_never_put_is_missing(store: ObjectStore) -> None:
+    assert TableStore(store).find("targets") is None
+    with pytest.raises(TrendFlowError) as missing:
+        TableStore(store).require("targets")
+    assert missing.value.error_code == "dependency_missing"

@@ -1,0 +1,118 @@
+"""A run is taken again only where training would repeat it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training import cli
+from training.config import TrainingConfig
+from training.reuse import find_run
+from training.run import TrainingRun
+
+Damage = Callable[[Path], Any]
+
+
+@pytest.fixture
+def artifacts(run: TrainingRun, tmp_path: Path) -> Path:
+    shutil.copytree(run.folder, tmp_path / run.folder.name)
+    return tmp_path
+
+
+def fingerprint(run: TrainingRun) -> str:
+    return str(run.manifest["dataset"]["dataset_fingerprint"])
+
+
+def test_the_same_work_is_found(run: TrainingRun, quick: TrainingConfig, artifacts: Path) -> None:
+    found = find_run(artifacts, fingerprint(run), quick)
+    assert found is not None
+    assert found.folder == artifacts / run.folder.name
+    assert (found.manifest, found.metrics) == (run.manifest, run.metrics)
+
+
+def test_the_newest_of_equals_is_taken(run: TrainingRun, quick: TrainingConfig, artifacts: Path) -> None:
+    later = artifacts / "later"
+    shutil.copytree(run.folder, later)
+    _edit(later, created_at="2999-01-01T00:00:00.000Z")
+    found = find_run(artifacts, fingerprint(run), quick)
+    assert found is not None
+    assert found.folder == later
+
+
+@pytest.mark.parametrize(
+    "changed", [{"seed": 1}, {"family": "catboost"}, {"resamples": 101}, {"hyperparameters": {"iterations": 31}}]
+)
+def test_other_settings_are_other_work(
+    run: TrainingRun, quick: TrainingConfig, artifacts: Path, changed: dict[str, Any]
+) -> None:
+    assert find_run(artifacts, fingerprint(run), quick.model_copy(update=changed)) is None
+
+
+def test_another_dataset_is_other_work(quick: TrainingConfig, artifacts: Path) -> None:
+    assert find_run(artifacts, "0" * 64, quick) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: next(folder.glob("models/*/*")).write_bytes(b"other"),
+        lambda folder: next(folder.glob("models/*/*")).unlink(),
+        lambda folder: (folder / "metrics.json").write_bytes(b"{}"),
+        lambda folder: (folder / "training_run_manifest.json").write_bytes(b"["),
+        lambda folder: _edit(folder, library_versions={"python": "2.7"}),
+        lambda folder: _edit(folder, model_version="SYNTHETIC_baseline_lightgbm_0.0.1"),
+    ],
+    ids=["changed model", "lost model", "changed metrics", "no manifest", "other libraries", "other trainer"],
+)
+def test_a_run_that_is_not_whole_or_not_of_this_program_is_none(
+    run: TrainingRun, quick: TrainingConfig, artifacts: Path, damage: Damage
+) -> None:
+    damage(artifacts / run.folder.name)
+    assert find_run(artifacts, fingerprint(run), quick) is None
+
+
+def test_the_commands_reuse_a_run_and_write_its_card(
+    run: TrainingRun,
+    dataset_folder: Path,
+    quick: TrainingConfig,
+    artifacts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = artifacts / "quick.yaml"
+    config.write_text(json.dumps(quick.model_dump(mode="json")), encoding="utf-8")
+    printed = _command(
+        monkeypatch, capsys, "train", dataset_folder, "--config", config, "--artifacts", artifacts, "--reuse"
+    )
+    folder = artifacts / run.folder.name
+    assert printed.splitlines()[0] == str(folder)
+    assert [path for path in artifacts.iterdir() if path.is_dir()] == [folder]
+    card = _command(monkeypatch, capsys, "card", folder)
+    assert card.startswith("# SYNTHETIC Model card: SYNTHETIC_baseline_lightgbm_")
+    split = run.manifest["split"]
+    for part in ("train", "val", "test"):
+        assert f"| {part} | {split['n'][part]} videos of {split['n_channels'][part]} channels |" in card
+    for name, head in run.metrics["heads"].items():
+        cell = head["model"]["overall"]
+        assert f"### {name} (n = {cell['n']}, {cell['n_channels']} channels)" in card
+        assert f"{cell['rmse']['value']:.3f} [{cell['rmse']['low']:.3f}, {cell['rmse']['high']:.3f}]" in card
+
+
+def _command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    monkeypatch.setattr("sys.argv", ["training", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    printed = capsys.readouterr()
+    assert stop.value.code == 0, printed.err
+    return printed.out
+
+
+def _edit(folder: Path, **changes: Any) -> None:
+    path = folder / "training_run_manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}), encoding="utf-8")
