@@ -36,7 +36,7 @@ FRAMES = 16
 REPEATS = 15
 CLIENTS = (1, 2, 4, 8, 16)
 REFERENCE_CLIENTS = 4
-"""Clients of the server without batching whose 95th percentile the server with batching must keep."""
+"""Clients of the server without batching whose 95th percentile is the limit for both."""
 REQUESTS = 96
 LOAD_REPEATS = 3
 
@@ -158,25 +158,30 @@ def _way(state: server.ServerState, entry: CatalogueEntry, images: np.ndarray) -
 def _batching(
     batching: server.ServerState, single: server.ServerState, entry: CatalogueEntry, picture: np.ndarray
 ) -> list[Row]:
-    """Requests per second of one picture each, at no worse a 95th percentile."""
+    """Requests per second of one picture each, within one 95th percentile.
+
+    Both servers get the same choice of loads, else the better of several would be compared with one.
+    """
     for state in (batching, single):
         load(state, entry, picture, REFERENCE_CLIENTS)
     gains, notes, alone, together = [], [], [], []
     for _ in range(LOAD_REPEATS):
-        reference = load(single, entry, picture, REFERENCE_CLIENTS)
-        found = {clients: load(batching, entry, picture, clients) for clients in CLIENTS}
-        within = {clients: point for clients, point in found.items() if point.p95_ms <= reference.p95_ms}
-        clients, best = max((within or found).items(), key=lambda item: item[1].rate)
-        gains.append(best.rate / reference.rate)
-        notes.append(
-            f"{best.rate:.0f}/s at {best.p95_ms:.0f} ms with {clients} clients against {reference.rate:.0f}/s at "
-            f"{reference.p95_ms:.0f} ms with {REFERENCE_CLIENTS}"
+        # In turns, so that what else the machine does falls on both.
+        pairs = {
+            clients: (load(single, entry, picture, clients), load(batching, entry, picture, clients))
+            for clients in CLIENTS
+        }
+        limit = pairs[REFERENCE_CLIENTS][0].p95_ms
+        without, with_batching = (
+            _best({clients: pair[side] for clients, pair in pairs.items()}, limit) for side in (0, 1)
         )
-        alone.append(load(single, entry, picture, max(CLIENTS)).cpu_ms)
-        together.append(found[max(CLIENTS)].cpu_ms)
+        alone.append(pairs[max(CLIENTS)][0].cpu_ms)
+        together.append(pairs[max(CLIENTS)][1].cpu_ms)
+        gains.append(with_batching[1].rate / without[1].rate)
+        notes.append(f"{_said(*with_batching)} against {_said(*without)}, limit {limit:.0f} ms")
     return [
         Row(
-            "requests/s with ÷ without dynamic batching, p95 no worse",
+            "requests/s with ÷ without dynamic batching, p95 within one limit",
             entry.name,
             statistics.median(gains),
             "×",
@@ -190,6 +195,18 @@ def _batching(
             note=f"{statistics.median(alone):.1f} ms against {statistics.median(together):.1f} ms",
         ),
     ]
+
+
+def _best(loads: dict[int, Load], limit_ms: float) -> tuple[int, Load]:
+    """The load with most requests per second among those within the limit; the quickest one where none is."""
+    within = {clients: found for clients, found in loads.items() if found.p95_ms <= limit_ms}
+    if not within:
+        return min(loads.items(), key=lambda item: item[1].p95_ms)
+    return max(within.items(), key=lambda item: item[1].rate)
+
+
+def _said(clients: int, found: Load) -> str:
+    return f"{found.rate:.0f}/s at {found.p95_ms:.0f} ms with {clients} clients"
 
 
 def _model_alone(entry: CatalogueEntry, images: np.ndarray) -> Row:

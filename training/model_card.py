@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.compare import Comparison, compare, markdown
+from training.gate import FAIL, NOT_JUDGED
 from trendflow.contracts.schema_docs import markdown_table
 from trendflow.inference.bundle import ModelBundle
 
@@ -21,6 +22,8 @@ _LIMITS = (
     "Intervals are calibrated on the validation part; another time or another mix of channels can break them.",
     "A comparator that a model is not shown to beat, below, is the better choice for that head: it is simpler.",
 )
+
+_GATE_WORDS = {FAIL: "not passed", NOT_JUDGED: "not judged"}
 
 
 def model_card(folders: Sequence[Path]) -> str:
@@ -56,14 +59,17 @@ def _lines(
 
 
 def _model(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    failed = [check["name"] for check in metrics["gate"]["checks"] if check["verdict"] != "pass"]
+    verdicts: dict[str, list[str]] = {}
+    for check in metrics["gate"]["checks"]:
+        verdicts.setdefault(check["verdict"], []).append(check["name"])
+    gate = [f"{word}: {', '.join(verdicts[key])}" for key, word in _GATE_WORDS.items() if key in verdicts]
     used = ("numpy", "scikit-learn", "catboost", "lightgbm")
     return (
         f"`{manifest['training_run_id']}`",
         manifest["model_family"],
         str(len(manifest["feature_names"])),
         manifest["registry_state"],
-        "passed" if metrics["gate"]["passed"] else f"not passed: {', '.join(failed)}",
+        "passed" if metrics["gate"]["passed"] else "; ".join(gate),
         ", ".join(f"{name} {manifest['library_versions'][name]}" for name in used),
     )
 

@@ -1,4 +1,7 @@
-"""The `trendflow` command. Parsing only: each command lives in `trendflow.commands` and is imported when it runs."""
+"""The `trendflow` command. Parsing only: each command lives in `trendflow.commands` and is imported when it runs.
+
+The group `models` is parsed in `trendflow.commands.models_group`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Annotated
 import typer
 
 from trendflow.commands import dataset, snapshots
+from trendflow.commands.models_group import models_app
 from trendflow.contracts.errors import ERROR_RULES, EXIT_USAGE, TrendFlowError, as_typed
 
 app = typer.Typer(
@@ -22,7 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 schemas_app = typer.Typer(help="The machine schemas of everything that is stored.", no_args_is_help=True)
-models_app = typer.Typer(help="The models: what there is, whether the weights are in order.", no_args_is_help=True)
 components_app = typer.Typer(help="The components: what they measure and how.", no_args_is_help=True)
 triton_app = typer.Typer(help="The model server: models executed outside the worker processes.", no_args_is_help=True)
 app.add_typer(components_app, name="components")
@@ -309,84 +312,6 @@ def schemas_lock(
     from trendflow.commands.schemas import lock
 
     raise typer.Exit(lock(unreleased or []))
-
-
-ModelNames = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Entries; default all.")]
-
-
-@models_app.command("list")
-def models_list(
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
-) -> None:
-    """List models, what each profile makes of them, and the reason for everything that is missing."""
-    from trendflow.commands.models import list_models
-
-    raise typer.Exit(list_models(as_json))
-
-
-@models_app.command("verify")
-def models_verify(names: ModelNames = None) -> None:
-    """Check digests and load each model."""
-    from trendflow.commands.models import verify
-
-    raise typer.Exit(verify(names or []))
-
-
-@models_app.command("build")
-def models_build(names: ModelNames = None) -> None:
-    """Make the weights that come from the project or from installed packages."""
-    from trendflow.commands.models import build
-
-    raise typer.Exit(build(names or []))
-
-
-@models_app.command("pull")
-def models_pull(names: ModelNames = None) -> None:
-    """Download weights that are pinned to an address."""
-    from trendflow.commands.models import pull
-
-    raise typer.Exit(pull(names or []))
-
-
-@models_app.command("optimise")
-def models_optimise(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The entry to start from.")],
-    precision: Annotated[str, typer.Option(metavar="int8|fp16", help="Arithmetic of the variant.")] = "int8",
-    engine: Annotated[str, typer.Option(metavar="onnx|tensorrt", help="A TensorRT plan needs its GPU.")] = "onnx",
-    frames: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE|FOLDER", help="Videos to take frames from; may be repeated.")
-    ] = None,
-    runs: Annotated[
-        int | None, typer.Option(min=1, help="Take the frames of this many stored runs; default 20.")
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for variant, report and entry.")] = Path(
-        "optimised"
-    ),
-) -> None:
-    """Make a faster variant of a model and judge it against the original."""
-    from trendflow.commands.optimise import optimise
-
-    raise typer.Exit(optimise(name, precision, engine, frames or [], runs, output))
-
-
-@models_app.command("table")
-def models_table(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Markdown file to write.")] = Path("docs/models.md"),
-) -> None:
-    """Write the page of models and variants: speed-up and loss of each."""
-    from trendflow.commands.models import variants_page
-
-    raise typer.Exit(variants_page(output))
-
-
-@models_app.command("licences")
-def models_licences(
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Markdown file; default prints.")] = None,
-) -> None:
-    """The licence inventory of all models."""
-    from trendflow.commands.models import licences
-
-    raise typer.Exit(licences(output))
 
 
 Profile = Annotated[str | None, typer.Option(help="Profile of component_graph.yaml.")]

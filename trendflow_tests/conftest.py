@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import os
 import random
-import socket
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 CACHE = REPO / ".trendflow" / "cache"
+
+# The settings of a shell, a deployment or a CI service would change what the commands under test do and print. Facts of
+# the machine stay.
+_OF_THE_MACHINE = {f"TRENDFLOW_{name}" for name in ("HOME", "MODELS", "ONNX_THREADS", "TEST_DATA", "TRITON_ENV")}
+for variable in set(os.environ) - _OF_THE_MACHINE:
+    if variable.startswith(("AWS_", "DAGSTER_", "FORCE_COLOR", "TRENDFLOW_", "TTY_")):
+        del os.environ[variable]
+
+# What is started in the background is often told to ignore these, and so is every process that it starts in turn: no
+# command under test could be interrupted.
+for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, default)
 
 # Read when the libraries below are first imported, so they are set before any of them is.
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(CACHE / "hypothesis"))
@@ -22,6 +36,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import numpy as np  # noqa: E402  (numpy reads the thread variables above)
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+
+from trendflow.models.pool import ModelPool  # noqa: E402
+from trendflow_tests.ports import held_ports  # noqa: E402
 
 pytest_plugins = [
     f"trendflow_tests.{name}" for name in ("s3", "triton") if (REPO / f"trendflow_tests/{name}.py").exists()
@@ -38,6 +55,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "repeat")
 def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waits_for_the_disk() -> Iterator[None]:
+    """What a process handed to the system is lost in a power cut alone, and no test makes one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -70,13 +95,15 @@ def models_dir() -> Path:
     return folder.resolve()
 
 
+@pytest.fixture(scope="session")
+def pool(models_dir: Path) -> Iterator[ModelPool]:
+    """The shipped models, each loaded once per worker; never closed or changed by a test."""
+    with closing(ModelPool(models_dir, threads=1)) as shipped:
+        yield shipped
+
+
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """Returns a loopback TCP port that was free a moment ago."""
-
-    def take() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return take
+def free_port() -> Iterator[Callable[[], int]]:
+    """Returns a loopback TCP port that nobody listens on until this test does."""
+    with ExitStack() as held:
+        yield lambda: held.enter_context(held_ports(1))[0]

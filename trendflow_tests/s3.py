@@ -7,12 +7,10 @@ credentials of its own; it is started by the first test that asks and stopped wi
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import boto3
@@ -21,23 +19,17 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from trendflow_tests.ports import held_ports
+
 BUCKET = "trendflow-test"
 CREDENTIALS = {"access_key_id": "test-key", "secret_access_key": "test-secret", "region": "us-east-1"}
 
 _SERVICES = ("master", "volume", "filer", "s3")
-_READY_SEC = 60.0
+_READY_SEC = 180.0
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-
-
-def _command(folder: Path) -> tuple[list[str], str, list[int]]:
-    """Command line, endpoint and ports of a server that keeps its data in `folder`."""
+def _command(folder: Path, ports: Sequence[int]) -> tuple[list[str], str]:
+    """Command line and endpoint of a server that keeps its data in `folder`; it needs two ports for each service."""
     identity = {
         "name": "tests",
         "credentials": [{"accessKey": CREDENTIALS["access_key_id"], "secretKey": CREDENTIALS["secret_access_key"]}],
@@ -47,7 +39,6 @@ def _command(folder: Path) -> tuple[list[str], str, list[int]]:
     config.write_text(json.dumps({"identities": [identity]}))
     data = folder / "data"
     data.mkdir()
-    ports = _free_ports(2 * len(_SERVICES))
     http = dict(zip(_SERVICES, ports[: len(_SERVICES)], strict=True))
     grpc = dict(zip(_SERVICES, ports[len(_SERVICES) :], strict=True))
     options = {
@@ -68,7 +59,7 @@ def _command(folder: Path) -> tuple[list[str], str, list[int]]:
     }
     weed = Path(sys.executable).parent / "weed"
     arguments = ["-logtostderr=true", "server", "-s3", *(f"-{name}={value}" for name, value in options.items())]
-    return [str(weed), *arguments], f"http://127.0.0.1:{http['s3']}", ports
+    return [str(weed), *arguments], f"http://127.0.0.1:{http['s3']}"
 
 
 def s3_client(options: dict[str, str]) -> BaseClient:
@@ -101,21 +92,22 @@ def _wait_until_ready(process: subprocess.Popen[bytes], options: dict[str, str],
 def s3_options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Client options of a running SeaweedFS server with the bucket `trendflow-test`."""
     folder = tmp_path_factory.mktemp("seaweedfs")
-    command, endpoint, ports = _command(folder)
-    options = {"endpoint": endpoint, **CREDENTIALS}
     log = folder / "server.log"
-    with log.open("wb") as sink:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, cwd=folder)
-    try:
-        _wait_until_ready(process, options, log)
-        yield options
-    finally:
-        # A polite stop takes the server over 15 s, and its data are thrown away anyway.
-        process.kill()
-        process.wait()
-        for port in ports:
-            for name in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # the server gives no other place for them
-                name.unlink()
+    with held_ports(2 * len(_SERVICES)) as ports:
+        command, endpoint = _command(folder, ports)
+        options = {"endpoint": endpoint, **CREDENTIALS}
+        with log.open("wb") as sink:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, cwd=folder)
+        try:
+            _wait_until_ready(process, options, log)
+            yield options
+        finally:
+            # A polite stop takes the server over 15 s, and its data are thrown away anyway.
+            process.kill()
+            process.wait()
+            for port in ports:
+                for name in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # the server gives no other place for them
+                    name.unlink()
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from trendflow.models.store import WeightsStore
 if TYPE_CHECKING:
     from trendflow.models.triton.connection import TritonConnection
     from trendflow.models.triton.environment import ServerEnvironment
-    from trendflow.models.triton.server import ServerState
+    from trendflow.models.triton.state import ServerState
 
 STARTER = (
     "centerface_640",
@@ -93,6 +93,20 @@ def double_entry(name: str, **overrides: object) -> tuple[CatalogueEntry, bytes]
     return entry_for(data, **{"name": name, "runtime": "triton", "deadline_ms": 20000, **overrides}), data
 
 
+def made_here() -> tuple[CatalogueEntry, bytes]:
+    """The same function, as a file that was converted from a download."""
+    source = {
+        "kind": "url",
+        "locator": "https://example.org/{path}",
+        "revision": "1.0",
+        "member": "checkpoint",
+        "recipe": "resnet",
+        "recipe_version": "1",
+        "sha256": "1" * 64,
+    }
+    return double_entry("made_here", files=[{"path": "model.onnx", "sha256": "from_source"}], source=source)
+
+
 @pytest.fixture(scope="session")
 def triton_environment() -> ServerEnvironment:
     """The server's own Python environment, kept between sessions; skips where its wheel cannot be installed."""
@@ -114,7 +128,10 @@ def triton_environment() -> ServerEnvironment:
 def served(
     triton_environment: ServerEnvironment, models_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    """A server with the starter models and these test models: `double`, `faulty`, `not_a_number`, `unloadable`."""
+    """A server with the starter models and these test models: `double`, `faulty`, `not_a_number`, `unloadable`.
+
+    And `made_here`, whose weights nobody could pin because this machine made them.
+    """
     from trendflow.models.triton.repository import write_repository
     from trendflow.models.triton.server import start, stop
     from trendflow_tests.models.builders import entry_for, onnx_bytes, place
@@ -130,6 +147,12 @@ def served(
     ]
     for entry, data in made:
         place(store, entry, data)
+    entry, data = made_here()
+    made.append((entry, data))
+    candidate = store / "candidate"
+    candidate.write_bytes(data)
+    WeightsStore(store).prepare(entry, entry.files[0])
+    WeightsStore(store).accept(entry, entry.files[0], candidate)
     for name in STARTER:
         (store / name).symlink_to(models_dir / name)
     catalogue = Catalogue.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -34,13 +35,30 @@ def write_output(path: Path, data: bytes) -> None:
                 temporary.unlink(missing_ok=True)
                 raise
     except OSError as exc:
-        typed = as_typed(exc)
-        if typed.error_code == "storage_unavailable":
-            raise typed from exc
-        reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
-        raise TrendFlowError(
-            "config_invalid", f"The output {path.name!r} cannot be written: {reason}.", errno=exc.errno
-        ) from exc
+        raise _cannot_be_written(path, exc) from exc
+
+
+def require_folder(path: Path) -> None:
+    """Find out before hours of work whether files can be written below `path`; nothing is made yet.
+
+    Raises `config_invalid`.
+    """
+    try:
+        above = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as exc:
+        raise _cannot_be_written(path, exc) from exc
+
+
+def _cannot_be_written(path: Path, exc: OSError) -> TrendFlowError:
+    typed = as_typed(exc)
+    if typed.error_code == "storage_unavailable":
+        return typed
+    reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
+    return TrendFlowError("config_invalid", f"The output {path.name!r} cannot be written: {reason}.", errno=exc.errno)
 
 
 def _umask() -> int:

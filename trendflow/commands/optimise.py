@@ -3,53 +3,77 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trendflow.commands.console import err, out, table
-from trendflow.commands.files import write_output
+from trendflow.commands.files import require_folder, write_output
 from trendflow.config import Settings, load_settings
 from trendflow.contracts.canonical import sha256_hex
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.models.catalogue import Catalogue
+from trendflow.models.catalogue import Catalogue, CatalogueEntry
+from trendflow.models.recipes import require_installed
+from trendflow.models.store import WeightsStore
 
 if TYPE_CHECKING:
     from trendflow.optimisation.clips import Clip
-    from trendflow.optimisation.pipeline import Optimised
+    from trendflow.optimisation.pipeline import Maker, Optimised
     from trendflow.optimisation.roles import Judged
 
-PRECISIONS = ("int8", "fp16")
-ENGINES = ("onnx", "tensorrt")
+PLAN = "tensorrt"
+TARGETS = ("int8", "fp16", PLAN)
 DEFAULT_RUNS = 20
 
 
-def optimise(name: str, precision: str, engine: str, frames: Sequence[Path], runs: int | None, target: Path) -> int:
+def optimise(name: str, to: str, frames: Sequence[Path], runs: int | None, target: Path) -> int:
     """Make the variant, judge it, and write it with its report and its catalogue entry into `target`.
 
     A variant that misses a limit or is no faster leaves its report alone and raises `artifact_validation_failed`.
     """
-    if precision not in PRECISIONS or engine not in ENGINES:
-        raise TrendFlowError(
-            "config_invalid", f"--precision is one of {', '.join(PRECISIONS)}, --engine one of {', '.join(ENGINES)}."
-        )
+    if to not in TARGETS:
+        raise TrendFlowError("config_invalid", f"--to is one of {', '.join(TARGETS)}, not {to!r}.")
     if frames and runs is not None:
         raise TrendFlowError("config_invalid", "Give video files with --frames or a number of --runs, not both.")
-    entry = Catalogue.load()[name]
-    if engine == "tensorrt":
-        from trendflow.optimisation.tensorrt import require_builder
-
-        require_builder(entry)
     from trendflow.optimisation.pipeline import optimise as make
+    from trendflow.optimisation.pipeline import require_reference
     from trendflow.optimisation.roles import judged_by
 
     settings = load_settings()
+    entry = Catalogue.load()[name]
     judged = judged_by(entry)
-    with tempfile.TemporaryDirectory(prefix="trendflow-frames-") as scratch:
+    require_reference(entry)
+    # Everything that can be known before videos are decoded and models are made, which takes long.
+    require_installed(entry.name, ("onnx",))
+    require_folder(target)
+    WeightsStore(settings.models_dir).verify(entry)
+    with ExitStack() as stack:
+        maker = stack.enter_context(_plan_maker(settings, entry)) if to == PLAN else _onnx_maker(to)
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="trendflow-frames-"))
         clips = _clips(settings, judged, frames, runs, Path(scratch))
-        made = make(entry, settings.models_dir, clips, "int8" if precision == "int8" else "fp16", err.print)
+        made = make(entry, settings.models_dir, clips, maker, err.print)
     publish(made, target)
     return 0
+
+
+def _onnx_maker(to: str) -> Maker:
+    from trendflow.optimisation.onnx_variants import MAKERS
+
+    return MAKERS[to]
+
+
+@contextmanager
+def _plan_maker(settings: Settings, entry: CatalogueEntry) -> Iterator[Maker]:
+    """Builds plans; what TensorRT timed is kept for the next build on the same kind of GPU."""
+    from trendflow.optimisation.tensorrt import PlanBuilder
+
+    builder = PlanBuilder.here(entry)
+    timings = settings.home / "tensorrt" / f"{builder.identity.tag}.timings"
+    if timings.is_file():
+        builder.timing = timings.read_bytes()
+    yield builder.candidates
+    write_output(timings, builder.timing)
 
 
 def publish(made: Optimised, target: Path) -> None:
@@ -57,13 +81,13 @@ def publish(made: Optimised, target: Path) -> None:
 
     Raises `artifact_validation_failed` for such a one.
     """
-    from trendflow.optimisation.catalogue_entry import render_entry
+    from trendflow.optimisation.catalogue_entry import render_entry, variant_file
     from trendflow.optimisation.report import encode_report
 
     report = encode_report(made.report)
     files = {f"{made.name}.parity.json": report}
     if made.published:
-        files[f"{made.name}.onnx"] = made.data
+        files[variant_file(made.report)] = made.data
         entry = render_entry(made.report, sha256_hex(made.data), sha256_hex(report))
         files[f"{made.name}.catalogue.yaml"] = entry.encode()
     for file, data in files.items():
@@ -77,13 +101,20 @@ def publish(made: Optimised, target: Path) -> None:
 
 
 def _clips(settings: Settings, judged: Judged, frames: Sequence[Path], runs: int | None, scratch: Path) -> list[Clip]:
-    from trendflow.optimisation.clips import clips_of_files, clips_of_runs, video_files
+    from trendflow.optimisation.clips import MIN_VIDEOS, clips_of_files, clips_of_runs, video_files
     from trendflow.orchestration.deployment import open_deployment
 
     deployment = open_deployment(settings)
     component = judged.spec.name
     if not frames:
-        return clips_of_runs(deployment.results, deployment.store, component, runs or DEFAULT_RUNS, scratch)
+        found = clips_of_runs(deployment.results, deployment.store, component, runs or DEFAULT_RUNS, scratch)
+        if len(found) < MIN_VIDEOS:
+            raise TrendFlowError(
+                "input_constraint_violated",
+                f"The store has frames of {len(found)} videos for {component} and {MIN_VIDEOS} are needed; process "
+                "more videos, or name video files with --frames.",
+            )
+        return found
     decl = deployment.graph.components[component].sampling
     if decl is None or decl.min is None or decl.target is None or decl.max is None:
         raise TrendFlowError("config_invalid", f"{component} samples no frames.")

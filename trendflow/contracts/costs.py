@@ -27,6 +27,7 @@ class CostEstimate:
     unit: str
     bucket: str
     model_signature: str
+    producer_version: str
     device_profile: Mapping[str, Any]
     rows: int
     """How many rows the medians are of, at most `PLANNED_FROM`."""
@@ -68,6 +69,7 @@ def estimates(rows: Iterable[CostRow]) -> list[CostEstimate]:
                 unit=last["unit"],
                 bucket=last["input_bucket"],
                 model_signature=last["model_signature"],
+                producer_version=last["producer_version"],
                 device_profile=last["device_profile"],
                 rows=len(series),
                 latency_ms_per_unit=statistics.median(row["latency_ms_per_unit"] for row in series),

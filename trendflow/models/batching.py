@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.errors import TrendFlowError, as_typed
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -46,26 +46,26 @@ class BatchRunner:
         start = 0
         while start < units:
             stop = min(units, start + ladder[0])
+            # The last slice may be smaller than the batch; what fails is the slice.
+            smaller = [step for step in ladder if step < stop - start]
             try:
                 results.append(work(start, stop))
-            except TrendFlowError as exc:
-                # The last slice may be smaller than the batch; what failed is the slice.
-                failed = stop - start
-                if exc.error_code != "out_of_memory":
+            except (TrendFlowError, MemoryError) as exc:  # frames and their preparation need memory as well
+                out_of_memory = as_typed(exc).error_code == "out_of_memory"
+                if out_of_memory:
+                    self.attempts.append({"batch": stop - start, "unit": start})
+                if not (out_of_memory and smaller):
                     raise
-                self.attempts.append({"batch": failed, "unit": start})
-                smaller = [step for step in ladder if step < failed]
-                if not smaller:
-                    exc.detail["oom_attempts"] = list(self.attempts)
-                    raise
-                self.oom_retries += 1
-                ladder = smaller
-                log.warning("out of memory at batch %d; continuing with batch %d", failed, ladder[0])
-                gc.collect()
-                self.sleep(self.pause_s)  # memory held by a neighbour may become free
+            else:
+                self._note_memory()
+                start = stop
                 continue
-            self._note_memory()
-            start = stop
+            # Only here is the exception gone, and with its frames the batch that did not fit.
+            self.oom_retries += 1
+            ladder = smaller
+            log.warning("out of memory at batch %d; continuing with batch %d", stop - start, ladder[0])
+            gc.collect()
+            self.sleep(self.pause_s)  # memory held by a neighbour may become free
         if units:
             size = min(ladder[0], units)
             self.effective_batch_size = min(self.effective_batch_size or size, size)
@@ -76,11 +76,11 @@ class BatchRunner:
         if held is not None:
             self.gpu_mem_peak_mb = max(held, self.gpu_mem_peak_mb or 0.0)
 
-    def record(self) -> dict[str, Any]:
-        """The `batching` record of meta and manifest."""
+    def record(self, retries: int = 0) -> dict[str, Any]:
+        """The `batching` record of meta and manifest; `retries` are those of the whole component."""
         return {
             "effective_batch_size": self.effective_batch_size,
-            "retries_total": self.oom_retries,
+            "retries_total": self.oom_retries + retries,
             "oom_retries": self.oom_retries,
             "queue_wait_ms": None,
             "gpu_mem_peak_mb": self.gpu_mem_peak_mb,

@@ -20,6 +20,7 @@ from trendflow.contracts.canonical import digest_of
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
 from trendflow.contracts.vocab import Runtime
+from trendflow.models.plan_identity import PlanIdentity
 from trendflow.models.recipes import COPY
 from trendflow.models.sources import Frozen, Sha256, Source, Version, WeightsFile
 from trendflow.models.tensors import TensorSpec
@@ -93,7 +94,8 @@ class CatalogueEntry(ModelFacts):
     """One set of weights in one engine and one precision, with everything needed to run and to judge it.
 
     `parameters` are the settings of an algorithm; a model carries its own in its file. Only weights for torch need an
-    `architecture`, the code that uses them; other files hold their graph.
+    `architecture`, the code that uses them; other files hold their graph. Only a TensorRT plan has a `plan`: what it
+    was built for.
     """
 
     version: Version
@@ -109,6 +111,7 @@ class CatalogueEntry(ModelFacts):
     warmup: int = Field(ge=0)
     parameters: dict[str, Any] = Field(default_factory=dict)
     architecture: Name | None = None
+    plan: PlanIdentity | None = None
     gpu_memory_per_task_mb: int = Field(ge=0)
     cpu_rss_peak_mb: int = Field(ge=0)
     input_buckets: tuple[str, ...] = ()
@@ -167,6 +170,7 @@ class CatalogueEntry(ModelFacts):
             raise ValueError("parameters: only an algorithm has any")
         if (self.architecture is not None) != (self.engine == "torch"):
             raise ValueError("architecture: an entry for torch, and no other, names one")
+        self._check_plan()
         from_source = [file.is_built_from_source for file in self.files]
         downloaded_to_convert = self.source.kind == "url" and self.source.recipe != COPY
         if from_source != [downloaded_to_convert and index == 0 for index in range(len(self.files))]:
@@ -179,6 +183,18 @@ class CatalogueEntry(ModelFacts):
         if self.engine != "algorithm" and not (self.inputs and self.outputs):
             raise ValueError("a model needs inputs and outputs")
         return self
+
+    def _check_plan(self) -> None:
+        if (self.plan is not None) != (self.engine == "tensorrt"):
+            raise ValueError("plan: an entry for TensorRT, and no other, says what it was built for")
+        if self.plan is None:
+            return
+        if not self.name.endswith(self.plan.tag):
+            raise ValueError(f"plan: the name of an entry for this GPU ends with {self.plan.tag!r}")
+        if self.device_policy != "cuda":
+            raise ValueError("device_policy: a TensorRT plan runs on cuda only")
+        if self.source.kind != "repository":  # a plan holds compiled code, and what was built elsewhere does not run
+            raise ValueError("source: a TensorRT plan is never downloaded")
 
 
 M = TypeVar("M", bound=ModelFacts)

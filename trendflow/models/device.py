@@ -44,12 +44,16 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What costs and results depend on. `cuda` is the newest CUDA version that the driver takes."""
+    """What costs and results depend on.
+
+    `cuda` is the newest CUDA version that the driver takes, `compute_capability` what kernels can be compiled for.
+    """
 
     gpu: str
     vram_mb: float
     driver: str
     cuda: str
+    compute_capability: str
 
 
 class Device(Protocol):
@@ -105,13 +109,22 @@ class CudaDevice:
         nvml, handle = self._nvml, self._handle
         try:
             found = nvml.nvmlDeviceGetMemoryInfo(handle)
-            processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
         except nvml.NVMLError as exc:
             raise self._unavailable("does not tell its memory", exc) from exc
-        # Absent in a container with its own process numbers: then nobody knows, and no estimate stands in.
-        own = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
-        known = own[0] if own else None
-        return DeviceMemory(found.total / 1e6, found.used / 1e6, None if known is None else known / 1e6)
+        return DeviceMemory(found.total / 1e6, found.used / 1e6, self._process_mb())
+
+    def _process_mb(self) -> float | None:
+        """What this process holds; None where nobody knows, and then no estimate stands in.
+
+        Some platforms (WSL, some virtual GPUs) do not list processes, and a container with its own process numbers
+        lists others: neither makes the device unusable.
+        """
+        try:
+            processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        except self._nvml.NVMLError:
+            return None
+        known = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
+        return known[0] / 1e6 if known and known[0] is not None else None
 
     def probe(self) -> DeviceFacts:
         facts = self._facts()
@@ -128,11 +141,13 @@ class CudaDevice:
         nvml, handle = self._nvml, self._handle
         try:
             newest = nvml.nvmlSystemGetCudaDriverVersion_v2()
+            major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
             return DeviceFacts(
                 gpu=nvml.nvmlDeviceGetName(handle),
                 vram_mb=round(nvml.nvmlDeviceGetMemoryInfo(handle).total / 1e6),
                 driver=nvml.nvmlSystemGetDriverVersion(),
                 cuda=f"{newest // 1000}.{newest % 1000 // 10}",
+                compute_capability=f"{major}.{minor}",
             )
         except nvml.NVMLError as exc:
             raise self._unavailable("does not describe itself", exc) from exc

@@ -61,7 +61,7 @@ class OwnedHandle(ModelHandle, Protocol):
 class WrappedHandle:
     """Base of what stands around a loaded model: to the outside it is that model; see `ModelHandle`."""
 
-    def __init__(self, model: OwnedHandle) -> None:
+    def __init__(self, model: ModelHandle) -> None:
         self._model = model
 
     @property
@@ -86,13 +86,14 @@ class TextHandle(WrappedHandle):
 
     def __init__(self, model: OwnedHandle, vocabulary: int) -> None:
         super().__init__(model)
+        self._owned = model
         self._vocabulary = vocabulary
 
     def describe(self) -> dict[str, Any]:
-        return self._model.describe() | {"vocabulary": self._vocabulary}
+        return self._owned.describe() | {"vocabulary": self._vocabulary}
 
     def close(self) -> None:
-        self._model.close()
+        self._owned.close()
 
 
 def tokenizers_library(entry: CatalogueEntry) -> ModuleType:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -13,7 +15,7 @@ import onnxruntime as ort
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
 from trendflow.models import device as devices
-from trendflow.models.allocation import is_allocation_failure
+from trendflow.models.allocation import is_allocation_failure, is_device_failure
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.loaded import LoadedModel
 from trendflow.models.tensor_checks import check_inputs, check_outputs
@@ -65,7 +67,7 @@ class OnnxHandle(LoadedModel):
         try:
             values = self._session.run(self._output_names, feed)
         except Exception as exc:  # onnxruntime's exceptions share no base class below Exception
-            _raise_inference_error(self._entry, symbols.get(BATCH), exc)
+            raise self._failure(exc, symbols.get(BATCH)) from exc
         outputs = dict(zip(self._output_names, values, strict=True))
         check_outputs(self._entry, outputs, symbols)
         return outputs
@@ -77,6 +79,37 @@ class OnnxHandle(LoadedModel):
     def close(self) -> None:
         """Release the engine's memory. A closed handle refuses to run."""
         self._session = None
+
+    def _failure(self, exc: Exception, batch: int | None) -> TrendFlowError:
+        name = self._entry.name
+        if _is_allocation_failure(exc):
+            self._release_arena()
+            return TrendFlowError(
+                "out_of_memory", f"{name} ran out of memory at batch {batch}.", entry=name, batch=batch
+            )
+        log.error("inference with %s failed", name, exc_info=exc)
+        if self._device != "cpu" and is_device_failure(str(exc)):
+            return TrendFlowError(
+                "device_unavailable", f"{self._device} failed while {name} ran on it.", entry=name, device=self._device
+            )
+        return TrendFlowError(
+            "model_spec_invalid", f"onnxruntime refused the inputs of {name}.", entry=name, type=type(exc).__name__
+        )
+
+    def _release_arena(self) -> None:
+        """Give back what the engine keeps of earlier batches: it may be what a smaller one needs now.
+
+        onnxruntime does that at the end of a run only, so it runs the smallest one.
+        """
+        kind, _, ordinal = self._device.partition(":")
+        options = ort.RunOptions()
+        arena = "cpu:0" if kind == "cpu" else f"gpu:{ordinal}"
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena)
+        session = self._session
+        # Memory may not suffice for that run either; the next batch will tell. There is no narrower base class.
+        with contextlib.suppress(Exception):
+            if session is not None:
+                session.run(self._output_names, smallest_inputs(self._entry.inputs), options)
 
 
 def require_device(device: str) -> None:
@@ -92,7 +125,16 @@ def require_device(device: str) -> None:
             "device_unavailable", f"This installation of onnxruntime cannot run on {kind}.", device=kind
         )
     if kind == "cuda":
+        _load_cuda_libraries()
         devices.probe(device, devices.Engine("onnxruntime", ort.cuda_version or None, run_probe))
+
+
+def _load_cuda_libraries() -> None:
+    """Find CUDA and cuDNN where pip puts them: the engine alone looks in the folders of the system."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints, and our standard output may be JSON
+        ort.preload_dlls()
+    if said.getvalue():
+        log.warning("libraries of CUDA: %s", " ".join(said.getvalue().split()))
 
 
 def run_probe(device: str) -> dict[str, np.ndarray]:
@@ -177,17 +219,3 @@ def _check_tensors(
 
 def _is_allocation_failure(exc: Exception) -> bool:
     return isinstance(exc, MemoryError) or is_allocation_failure(str(exc))
-
-
-def _raise_inference_error(entry: CatalogueEntry, batch: int | None, exc: Exception) -> NoReturn:
-    if _is_allocation_failure(exc):
-        raise TrendFlowError(
-            "out_of_memory", f"{entry.name} ran out of memory at batch {batch}.", entry=entry.name, batch=batch
-        ) from exc
-    log.error("inference with %s failed", entry.name, exc_info=exc)
-    raise TrendFlowError(
-        "model_spec_invalid",
-        f"onnxruntime refused the inputs of {entry.name}.",
-        entry=entry.name,
-        type=type(exc).__name__,
-    ) from exc

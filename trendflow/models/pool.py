@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.device import with_ordinal
 from trendflow.models.loaded import OwnedHandle
 from trendflow.models.store import WeightsStore
 
@@ -43,7 +44,7 @@ class ModelPool:
             raise TrendFlowError(
                 "device_unavailable", f"{entry.name} is meant for {entry.device_policy}, not {device}.", device=device
             )
-        key = (entry.name, entry.version, entry.weights_digest, entry.runtime, device)
+        key = (entry.name, entry.version, entry.weights_digest, entry.runtime, with_ordinal(device))
         with self._lock:  # one load at a time: two threads must not both pay the memory of one model
             if key not in self._handles:
                 self._handles[key] = self._load(entry, device)
@@ -67,6 +68,10 @@ class ModelPool:
             from trendflow.models.torch_runtime import TorchHandle
 
             return TorchHandle.load(entry, self._store.verify(entry)[0], device, self._threads)
+        if (entry.runtime, entry.engine) == ("inprocess", "tensorrt"):
+            from trendflow.models.tensorrt_runtime import TensorRTHandle
+
+            return TensorRTHandle.load(entry, self._store.verify(entry)[0], device)
         if (entry.runtime, entry.engine) != ("inprocess", "onnx"):
             raise TrendFlowError(
                 "dependency_missing",

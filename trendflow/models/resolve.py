@@ -57,8 +57,8 @@ def resolve_models(
     A model on a server is proven by `require_served`, which raises what `TritonConnection.require` does; its weights
     and its device are the server's. Raises `config_invalid` (role unknown or unmapped, entry does not serve the role,
     test-only weights, a variant without a parity report, or weights whose licence forbids production use when
-    `production`), `model_not_found`, `weights_missing`, `device_unavailable` or `dependency_missing` (no library, or a
-    server that nobody named).
+    `production`), `model_not_found`, `weights_missing`, `device_unavailable`, `model_load_failed` (a TensorRT plan that
+    was built elsewhere) or `dependency_missing` (no library or engine, or a server that nobody named).
     """
     store = WeightsStore(models_dir)
     resolved: dict[str, ResolvedModel] = {}
@@ -118,14 +118,25 @@ def entry_for_role(
 
 
 def _require_device(entry: CatalogueEntry) -> None:
-    if entry.engine == "torch":
-        from trendflow.models import torch_runtime
-
-        torch_runtime.require_device(entry.device_policy)
-    else:
+    if entry.engine in ("onnx", "algorithm"):
         from trendflow.models import onnx_runtime
 
         onnx_runtime.require_device(entry.device_policy)
+    elif entry.engine == "torch":
+        from trendflow.models import torch_runtime
+
+        torch_runtime.require_device(entry.device_policy)
+    elif entry.engine == "tensorrt":
+        from trendflow.models import tensorrt_runtime
+
+        tensorrt_runtime.require_plan(entry, entry.device_policy)
+    else:
+        raise TrendFlowError(
+            "dependency_missing",
+            f"{entry.name} needs the engine {entry.engine}, which this release does not run.",
+            kind="python_package",
+            entry=entry.name,
+        )
 
 
 def _require_server(entry: CatalogueEntry, require_served: Callable[[CatalogueEntry], None] | None) -> None:

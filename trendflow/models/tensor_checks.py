@@ -40,7 +40,7 @@ def check_outputs(
 ) -> None:
     """Raises `error_code` on an output that is missing, misshapen or not finite where it must be."""
     for spec in entry.outputs:
-        problem = _problem(spec, outputs[spec.name], symbols)
+        problem = _problem(spec, outputs.get(spec.name), symbols)
         if problem:
             raise TrendFlowError(error_code, f"{entry.name}: output {problem}.", entry=entry.name)
 

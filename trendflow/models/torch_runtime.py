@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models import device as devices
-from trendflow.models.allocation import is_allocation_failure
+from trendflow.models.allocation import is_allocation_failure, is_device_failure
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.loaded import LoadedModel
 from trendflow.models.tensor_checks import check_inputs, check_outputs
@@ -67,15 +68,17 @@ class TorchHandle(LoadedModel):
         if network is None:
             raise TrendFlowError("model_load_failed", f"{self._entry.name} was closed.", entry=self._entry.name)
         symbols = check_inputs(self._entry, inputs)
+        given: dict[str, torch.Tensor] = {}
         try:
             with torch.inference_mode():
-                given = {name: _tensor(array).to(self._device) for name, array in inputs.items()}
+                given.update({name: tensor_of(array).to(self._device) for name, array in inputs.items()})
                 outputs = {name: tensor.cpu().numpy() for name, tensor in network(given).items()}
         except KeyError as exc:
             raise TrendFlowError(
                 "model_load_failed", f"The weights of {self._entry.name} lack {exc}.", entry=self._entry.name
             ) from exc
         except (RuntimeError, MemoryError) as exc:  # torch.OutOfMemoryError is a RuntimeError
+            given.clear()
             raise self._failure(exc, symbols.get(BATCH)) from exc
         check_outputs(self._entry, outputs, symbols)
         return outputs
@@ -94,13 +97,20 @@ class TorchHandle(LoadedModel):
         import torch
 
         name = self._entry.name
-        if isinstance(exc, (MemoryError, torch.OutOfMemoryError)) or is_allocation_failure(str(exc)):
+        if _is_allocation_failure(exc):
+            # The layers' results hang on the frames that failed; only what nobody holds can be given back, and that
+            # may be what a smaller batch needs now.
+            traceback.clear_frames(exc.__traceback__)
             if self._device != "cpu":
-                torch.cuda.empty_cache()  # what torch keeps for later may be what a smaller batch needs now
+                torch.cuda.empty_cache()
             return TrendFlowError(
                 "out_of_memory", f"{name} ran out of memory at batch {batch}.", entry=name, batch=batch
             )
         log.error("inference with %s failed", name, exc_info=exc)
+        if self._device != "cpu" and is_device_failure(str(exc)):
+            return TrendFlowError(
+                "device_unavailable", f"{self._device} failed while {name} ran on it.", entry=name, device=self._device
+            )
         return TrendFlowError(
             "model_spec_invalid", f"torch refused the inputs of {name}.", entry=name, type=type(exc).__name__
         )
@@ -141,7 +151,13 @@ def run_probe(device: str) -> dict[str, np.ndarray]:
         return {name: tensor.cpu().numpy() for name, tensor in found.items()}
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
+def _is_allocation_failure(exc: Exception) -> bool:
+    import torch
+
+    return isinstance(exc, (MemoryError, torch.OutOfMemoryError)) or is_allocation_failure(str(exc))
+
+
+def tensor_of(array: np.ndarray) -> torch.Tensor:
     import torch
 
     # torch shares the memory; it has no read-only tensors, so a read-only array is copied.
@@ -149,14 +165,17 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def _network(entry: CatalogueEntry, path: Path, device: str) -> Network:
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         weights = load_file(path, device=device)
-    except torch.OutOfMemoryError as exc:
-        raise TrendFlowError("out_of_memory", f"Loading {entry.name} ran out of memory.", entry=entry.name) from exc
+    except (RuntimeError, MemoryError) as exc:  # torch.OutOfMemoryError is a RuntimeError
+        if _is_allocation_failure(exc):
+            raise TrendFlowError("out_of_memory", f"Loading {entry.name} ran out of memory.", entry=entry.name) from exc
+        raise TrendFlowError(
+            "model_load_failed", f"torch cannot place the weights of {entry.name} on {device}.", entry=entry.name
+        ) from exc
     except SafetensorError as exc:
         raise TrendFlowError(
             "model_load_failed", f"The weights of {entry.name} are no safetensors file.", entry=entry.name

@@ -66,10 +66,7 @@ def split(clips: Sequence[Clip]) -> tuple[list[Part], list[Part]]:
 
     Raises `input_constraint_violated` when there are too few frames or videos, or a video twice.
     """
-    if len({clip.sha256 for clip in clips}) < max(len(clips), MIN_VIDEOS):
-        raise TrendFlowError(
-            "input_constraint_violated", f"At least {MIN_VIDEOS} different videos are needed, and none twice."
-        )
+    _require_different([clip.sha256 for clip in clips])
     edges = [round(len(clip) * CALIBRATION_SHARE) for clip in clips]
     step = max(1, -(-sum(edges) // MAX_CALIBRATION))
     calibration = [Part(clip, clip.samples(0, edge, step)) for clip, edge in zip(clips, edges, strict=True) if edge]
@@ -81,6 +78,15 @@ def split(clips: Sequence[Clip]) -> tuple[list[Part], list[Part]]:
                 "input_constraint_violated", f"{frames} frames to {what} with are too few; {least} are needed."
             )
     return calibration, held_out
+
+
+def _require_different(digests: Sequence[str]) -> None:
+    if len(set(digests)) < max(len(digests), MIN_VIDEOS):
+        raise TrendFlowError(
+            "input_constraint_violated",
+            f"At least {MIN_VIDEOS} different videos are needed, and none twice; {len(digests)} were given, "
+            f"{len(set(digests))} of them different.",
+        )
 
 
 def video_files(paths: Sequence[Path]) -> list[Path]:
@@ -99,11 +105,13 @@ def video_files(paths: Sequence[Path]) -> list[Path]:
 def clips_of_files(files: Sequence[Path], component: str, budget: tuple[int, int, int], scratch: Path) -> list[Clip]:
     """Decode each file into a folder below `scratch`; `budget` is the component's (min, target, max) of frames.
 
-    Raises what `segment` raises.
+    Raises `input_constraint_violated` for too few files or one twice, before any is decoded, and what `segment` raises,
+    with the name of the file.
     """
     clips = []
-    for number, file in enumerate(files):
-        sha256 = file_sha256(file)
+    digests = [file_sha256(file) for file in files]
+    _require_different(digests)
+    for number, (file, sha256) in enumerate(zip(files, digests, strict=True)):
         request = SegmentRequest(
             # Nothing of it is stored: the folder lives as long as the command.
             identity=RunIdentity("upload", f"clip_{sha256[:16]}", "optimise", "0" * 64, "sampling_v1", __version__),
@@ -114,7 +122,10 @@ def clips_of_files(files: Sequence[Path], component: str, budget: tuple[int, int
             scratch=scratch / f"{number:04d}",
             created_at=utc_now(),
         )
-        clips.append(_clip(segment(request).frames_dir, component))
+        try:
+            clips.append(_clip(segment(request).frames_dir, component))
+        except TrendFlowError as exc:  # the sentence alone would not say which of the files it is about
+            raise TrendFlowError(exc.error_code, f"{file.name}: {exc.message}", **exc.detail) from exc
     return clips
 
 

@@ -15,7 +15,7 @@ from trendflow.components.visual._boxes import iou_matrix
 from trendflow.contracts.errors import TrendFlowError
 
 Kind = Literal["embedding", "classifier", "detector", "flow", "depth"]
-Precision = Literal["fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 MATCH_IOU = 0.5
 
@@ -47,14 +47,19 @@ def _most(metric: str, bound: float) -> Limit:
 
 
 LIMITS: Mapping[tuple[Kind, Precision], tuple[Limit, ...]] = {
+    ("embedding", "fp32"): (_least("cosine_mean", 0.9999), _least("cosine_min", 0.9999)),
     ("embedding", "fp16"): (_least("cosine_mean", 0.999), _least("cosine_min", 0.995)),
     ("embedding", "int8"): (_least("cosine_mean", 0.99), _least("cosine_min", 0.97)),
+    ("classifier", "fp32"): (_least("top1_agreement", 0.999), _most("probability_error_max", 1e-3)),
     ("classifier", "fp16"): (_least("top1_agreement", 0.99), _most("probability_error_max", 0.02)),
     ("classifier", "int8"): (_least("top1_agreement", 0.97), _most("probability_error_max", 0.10)),
+    ("detector", "fp32"): (_least("f1", 0.999),),
     ("detector", "fp16"): (_least("f1", 0.99), _most("score_error_mean", 0.01)),
     ("detector", "int8"): (_least("f1", 0.96), _most("score_error_mean", 0.05)),
+    ("flow", "fp32"): (_most("endpoint_error_mean_px", 0.01),),
     ("flow", "fp16"): (_most("endpoint_error_mean_px", 0.1),),
     ("flow", "int8"): (_most("endpoint_error_mean_px", 0.5),),
+    ("depth", "fp32"): (_least("spearman_mean", 0.9999),),
     ("depth", "fp16"): (_least("spearman_mean", 0.999),),
     ("depth", "int8"): (_least("spearman_mean", 0.99),),
 }
@@ -134,11 +139,23 @@ def _matched_score_errors(reference: Boxes, variant: Boxes) -> list[float]:
     return errors
 
 
-def scalar_moves(reference: Sequence[Mapping[str, float]], variant: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Largest change of every scalar over the videos, in standard deviations of the reference over the videos.
+@dataclass(frozen=True)
+class Move:
+    """How a scalar changes, in standard deviations of the reference over the videos.
 
-    Infinite where a constant scalar changes, or where a value is NaN on one side only; a scalar that neither measures
-    is left out.
+    `typical` is the root mean square over the videos, `largest` the change of the video that it changes most in.
+    Infinite where a constant scalar changes, or where a value is NaN on one side only.
+    """
+
+    typical: float
+    largest: float
+
+
+def scalar_moves(reference: Sequence[Mapping[str, float]], variant: Sequence[Mapping[str, float]]) -> dict[str, Move]:
+    """Move of every scalar over the videos; one that neither side measures is left out.
+
+    A limit is for the typical move: its square is the share of the scalar's variance over the videos that the variant
+    adds as noise, for any number of videos. The largest one grows with that number, and a count moves by whole numbers.
     """
     moves = {}
     for name in reference[0]:
@@ -147,12 +164,14 @@ def scalar_moves(reference: Sequence[Mapping[str, float]], variant: Sequence[Map
         known = np.isfinite(a)
         if not (known.any() or np.isfinite(b).any()):
             continue
-        change = float(np.abs(a - b)[known].max(initial=0.0))
         if (known != np.isfinite(b)).any():
-            moves[name] = float("inf")
-        elif change == 0.0:
-            moves[name] = 0.0
+            moves[name] = Move(float("inf"), float("inf"))
+            continue
+        change, spread = np.abs(a - b)[known], float(a[known].std())
+        if not change.any():
+            moves[name] = Move(0.0, 0.0)
+        elif spread > 0.0:
+            moves[name] = Move(float(np.sqrt(np.square(change).mean())) / spread, float(change.max()) / spread)
         else:
-            spread = float(a[known].std())
-            moves[name] = change / spread if spread > 0.0 else float("inf")
+            moves[name] = Move(float("inf"), float("inf"))
     return moves

@@ -8,6 +8,7 @@ their ranges the smallest and largest value that calibration saw. Needs the `onn
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.models.onnx_graph import drop_unused_domains, merge_max_pool_padding, serialise
+from trendflow.models.onnx_graph import drop_unused_domains, halve_lossless, merge_max_pool_padding, serialise
 
 Feed = Mapping[str, np.ndarray]
 
@@ -63,16 +64,23 @@ class Quantiser:
         merged = folder / "merged.onnx"
         onnx.save_model(merge_max_pool_padding(onnx.load(model)), merged)
         quant_pre_process(merged, self._graph, skip_symbolic_shape=True)
-        nodes = onnx.load(self._graph).graph.node
+        graph = onnx.load(self._graph).graph
+        nodes = graph.node
         self.layers = tuple(node.name for node in nodes if node.op_type in _LAYERS)
         """Layers with weights, in the order of execution."""
         self.last = _last_layers(nodes)
         """Layers after which no other comes, in the order of execution: their rounding would be that of the result."""
+        self.products = _products(graph)
+        """Multiplications of every layer for one input."""
         makers = {node.output[0]: node.name for node in nodes if node.op_type in _LAYERS}
         self._activations = {
             makers[node.input[0]]: node.name
             for node in nodes
             if node.op_type in _ACTIVATIONS and node.input[0] in makers
+        }
+        self._neighbours, behind = _neighbours(nodes)
+        self._second_rounding = {
+            node.name: behind.get(node.output[0], frozenset()) for node in nodes if node.op_type == "LeakyRelu"
         }
 
     def calibrate(self, feeds: Iterator[Feed]) -> None:
@@ -89,12 +97,19 @@ class Quantiser:
     def quantise(self, in_float: Collection[str] = ()) -> bytes:
         """The int8 model; the layers `in_float` stay as they are."""
         self._write(None, in_float)
-        return serialise(drop_unused_domains(onnx.load(self._scratch)))
+        # The weights of layers in float are stored as the reference stores them.
+        return serialise(halve_lossless(drop_unused_domains(onnx.load(self._scratch))))
 
     def _write(self, reader: _Reader | None, in_float: Collection[str]) -> None:
         # The activation of a layer in float stays in float with it. Quantised alone it would first round what the layer
         # gives, over a range that it is there to cut off.
         excluded = {*in_float, *(self._activations[name] for name in in_float if name in self._activations)}
+        # What hands values from or to a layer in float stays in float too: it would round what no layer in int8 needs
+        # rounded, and the values of all its inputs over the widest of their ranges.
+        excluded |= {name for name, layers in self._neighbours.items() if not layers.isdisjoint(in_float)}
+        # Relu and Clip end the range that their layer is rounded over, LeakyRelu is rounded once more behind it. That
+        # is for nothing where no layer in int8 reads it.
+        excluded |= {name for name, layers in self._second_rounding.items() if layers.issubset(in_float)}
         quantize_static(
             str(self._graph),
             str(self._scratch),
@@ -122,6 +137,52 @@ def _last_layers(nodes: Sequence[onnx.NodeProto]) -> tuple[str, ...]:
         if is_layer or not followed.isdisjoint(node.output):
             followed.update(node.input)
     return tuple(reversed(last))
+
+
+def _products(graph: onnx.GraphProto) -> dict[str, int]:
+    """Weights of every layer times the places of its output that they are used for; places unknown count as one."""
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
+    places = {
+        value.name: math.prod(max(1, dim.dim_value) for dim in value.type.tensor_type.shape.dim[2:])
+        for value in (*graph.value_info, *graph.output)
+    }
+    return {
+        node.name: sizes.get(node.input[1], 1) * places.get(node.output[0], 1)
+        for node in graph.node
+        if node.op_type in _LAYERS
+    }
+
+
+def _neighbours(
+    nodes: Sequence[onnx.NodeProto],
+) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
+    """Layers before and behind every operator of `_BETWEEN`, and behind every tensor, with no layer in the middle.
+
+    `nodes` are in topological order.
+    """
+    through = (*_ACTIVATIONS, *_BETWEEN)
+    before: dict[str, frozenset[str]] = {}
+    behind: dict[str, frozenset[str]] = {}
+    nothing: frozenset[str] = frozenset()
+    for node in nodes:
+        if node.op_type in _LAYERS:
+            found = frozenset({node.name})
+        else:
+            found = nothing.union(*(before.get(x, nothing) for x in node.input)) if node.op_type in through else nothing
+        before.update(dict.fromkeys(node.output, found))
+    neighbours = {}
+    for node in reversed(nodes):
+        if node.op_type in _LAYERS:
+            found = frozenset({node.name})
+        elif node.op_type in through:
+            found = nothing.union(*(behind.get(x, nothing) for x in node.output))
+        else:
+            continue
+        for x in node.input:
+            behind[x] = behind.get(x, nothing) | found
+        if node.op_type in _BETWEEN:
+            neighbours[node.name] = found.union(*(before[x] for x in node.input if x in before))
+    return neighbours, behind
 
 
 def half(model: Path) -> bytes:

@@ -16,19 +16,23 @@ import numpy as np
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
 from trendflow.contracts.schema import SchemaRegistry, validate_document
-from trendflow.optimisation.parity import LIMITS, Kind, Limit, Precision
+from trendflow.models.plan_identity import PlanIdentity
+from trendflow.optimisation.parity import LIMITS, Kind, Limit, Move, Precision
 
 SCHEMA_VERSION = "model_parity_v1"
 PARITY = "parity"
 """Folder of the reports below the shipped `models`: `<variant>.json`."""
 MAX_SCALAR_MOVE = 0.1
-"""In standard deviations of the scalar over the videos."""
+"""Of the typical move, in standard deviations of the scalar over the videos."""
 MIN_SPEEDUP = 1.0
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Median milliseconds of one batch, one thread; `speedup` is the median of the ratios of neighbouring runs."""
+    """Median milliseconds of one batch; `speedup` is the median of the ratios of neighbouring runs.
+
+    Both models run on one thread of `cpu`, or on the GPU that a plan was built for.
+    """
 
     reference_ms: float
     variant_ms: float
@@ -45,7 +49,7 @@ class Verdict:
     kind: Kind
     precision: Precision
     metrics: Mapping[str, float]
-    scalars: Mapping[str, float]
+    scalars: Mapping[str, Move]
     speed: Speed
 
     @property
@@ -61,23 +65,32 @@ class Verdict:
         return not self.reasons
 
     @property
+    def agrees(self) -> bool:
+        """Whether its results may stand for the reference's, however fast they come."""
+        return not self._disagreements
+
+    @property
     def reasons(self) -> list[str]:
         """Why it may not be published, one clause each; empty when it may."""
+        slow = [] if self.faster else [f"it is not faster ({self.speed.speedup:.2f} times the speed)"]
+        return self._disagreements + slow
+
+    @property
+    def _disagreements(self) -> list[str]:
         found = [
             f"{limit.metric} is {self.metrics[limit.metric]:.4f} instead of {'≥' if limit.at_least else '≤'} "
             f"{limit.bound:g}"
             for limit in self.limits
             if not limit.holds(self.metrics[limit.metric])
         ]
-        moved = sorted(name for name, move in self.scalars.items() if not move <= MAX_SCALAR_MOVE)
+        typical = {name: move.typical for name, move in self.scalars.items()}
+        moved = sorted(name for name, move in typical.items() if not move <= MAX_SCALAR_MOVE)
         if moved:
-            worst = max(moved, key=lambda name: self.scalars[name])
+            worst = max(moved, key=typical.__getitem__)
             found.append(
                 f"{len(moved)} of {len(self.scalars)} scalars move by more than {MAX_SCALAR_MOVE:g} standard "
-                f"deviations, {worst} by {self.scalars[worst]:.2f}"
+                f"deviations, {worst} by {typical[worst]:.2f}"
             )
-        if not self.faster:
-            found.append(f"it is not faster ({self.speed.speedup:.2f} times the speed)")
         return found
 
 
@@ -91,8 +104,12 @@ def build_report(
     method: Mapping[str, Any],
     versions: Mapping[str, str],
     videos: Sequence[Mapping[str, Any]],
+    plan: PlanIdentity | None = None,
 ) -> dict[str, Any]:
-    """The document. Raises `internal_error` when it is not what its schema says."""
+    """The document; `plan` is what a TensorRT plan was built for.
+
+    Raises `internal_error` when the document is not what its schema says.
+    """
     report = {
         "schema_version": SCHEMA_VERSION,
         "created_at": created_at,
@@ -115,7 +132,8 @@ def build_report(
         ],
         "scalars": {
             "limit_std": MAX_SCALAR_MOVE,
-            "moved_std": {name: _number(move) for name, move in sorted(verdict.scalars.items())},
+            "moved_std": {name: _number(move.typical) for name, move in sorted(verdict.scalars.items())},
+            "largest_std": {name: _number(move.largest) for name, move in sorted(verdict.scalars.items())},
         },
         "speed": {
             name: _number(value) if isinstance(value, float) else value for name, value in vars(verdict.speed).items()
@@ -123,6 +141,8 @@ def build_report(
         "published": verdict.published,
         "reasons": verdict.reasons,
     }
+    if plan is not None:
+        report["plan"] = plan.model_dump()
     problems = validate_document(SchemaRegistry.load(), SCHEMA_VERSION, report)
     if problems:
         raise TrendFlowError("internal_error", f"The parity report is not valid: {problems[0]}")

@@ -58,8 +58,12 @@ class PeakRss:
 
 
 def _status_mb(name: str) -> float | None:
-    """A memory counter of this process in MB (10⁶ bytes)."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+    """A memory counter of this process in MB (10⁶ bytes), None where it cannot be read."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:  # a measurement may fail, the result it is about stands
+        return None
+    for line in lines:
         if line.startswith(f"{name}:"):
             return round(int(line.split()[1]) * 1024 / 1e6, 1)
     return None
@@ -103,7 +107,7 @@ def note_cost(run: RunContext, finished: Finished, peak_mb: float | None) -> Non
         "valid_from": finished.finished_at,
         "valid_to": None,
     }
-    parts = {WHOLE: finished.duration_ms}
+    parts = {WHOLE: finished.attempt_ms}  # what failed before says nothing about the cost of a unit
     parts |= {f"substep:{name}": took for name, took in (meta.get("stage_timings_ms") or {}).items()}
     for part, milliseconds in parts.items():
         per_unit = milliseconds / units

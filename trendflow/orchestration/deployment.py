@@ -67,7 +67,7 @@ class Deployment:
     def triton(self) -> TritonConnection:
         """The model server, found when it is first needed and again after it was lost."""
         from trendflow.models.triton.connection import TritonConnection
-        from trendflow.models.triton.server import endpoint
+        from trendflow.models.triton.state import endpoint
 
         return TritonConnection(lambda: endpoint(self.settings.triton_url, self.settings.triton_dir))
 

@@ -28,7 +28,7 @@ from trendflow.orchestration.work import Finished
 from trendflow.storage.retry import exhausted
 
 if TYPE_CHECKING:
-    from trendflow.orchestration.wrapper import Stamper
+    from trendflow.orchestration.stamper import Stamper
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ class Finished:
     """A component's result with complete meta, ready to be persisted.
 
     `artifacts` maps file stem → (arrays, meta); the main artifact has the component's name. With origin `resume`
-    the result already stands in this run and nothing has to be written.
+    the result already stands in this run and nothing has to be written. `duration_ms` is all the time it took,
+    `attempt_ms` that of the last attempt alone.
     """
 
     component: str
@@ -25,6 +26,7 @@ class Finished:
     started_at: str
     finished_at: str
     duration_ms: float
+    attempt_ms: float
     retry_count: int = 0
     notes: str | None = None
 

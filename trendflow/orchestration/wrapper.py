@@ -1,6 +1,7 @@
-"""The one wrapper around every component: identity, reuse, execution, validation, errors and the manifest row.
+"""The one wrapper around every component: reuse, execution, retries, storage and the manifest row; the end of a run.
 
-`run_component` gives back a `Finished` value; `persist` stores one. Between the two stands Dagster's IO manager.
+`run_component` gives back a `Finished` value, which a `Stamper` makes; `persist` stores one. Between the two stands
+Dagster's IO manager.
 """
 
 from __future__ import annotations
@@ -10,16 +11,10 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from trendflow.components.base import ComponentInputs
-from trendflow.contracts.artifact import Artifact
-from trendflow.contracts.canonical import content_digest, utc_now
+from trendflow.contracts.canonical import utc_now
 from trendflow.contracts.errors import TrendFlowError, as_typed
-from trendflow.contracts.keys import model_signature
 from trendflow.contracts.manifest import (
     RUN_TIME_UP,
     DerivedStatus,
@@ -31,14 +26,12 @@ from trendflow.contracts.manifest import (
     upsert_row,
 )
 from trendflow.contracts.manifest import run_status as manifest_status
-from trendflow.contracts.meta import build_meta, error_meta, restamp_meta
-from trendflow.contracts.schema import validate_artifact
 from trendflow.orchestration import cache, inputs, segmenter_step
-from trendflow.orchestration.cache import stem_of
 from trendflow.orchestration.costs import PeakRss, note_cost
 from trendflow.orchestration.limits import ended_the_run, time_limit
 from trendflow.orchestration.progress import ProgressEvent, emit
 from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.stamper import Stamper
 from trendflow.orchestration.work import Finished
 from trendflow.storage.retry import is_exhausted
 
@@ -48,7 +41,6 @@ log = logging.getLogger(__name__)
 RETRY_WAITS = (1.0, 2.0, 4.0)
 # A model server is back within a second or stays away; its requests have no repetition of their own.
 MODEL_SERVER_WAIT = 1.0
-LOW_VALID_NAN_SHARE = 0.6
 
 
 def run_component(run: RunContext, component: str, sleep: Callable[[float], None] = time.sleep) -> Finished:
@@ -58,11 +50,8 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
     stored like every result.
     """
     emit(ProgressEvent(component, "running"))
-    started = time.monotonic()
-    started_at = utc_now()
-    retries = 0
+    stamper = Stamper(run, component)
     while True:
-        stamper = Stamper(run, component, started, started_at, retries)
         try:
             with PeakRss() as memory:
                 finished = _attempt(run, component, stamper, sleep)
@@ -74,11 +63,10 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
             error = as_typed(exc)
             if error.error_code == "internal_error":
                 log_failure(component, exc)
-            if retries < error.rule.max_retries and not (is_exhausted(error) or ended_the_run(error)):
-                wait = _wait(error, retries)
-                retries += 1
-                log.warning("retry component=%s error_code=%s attempt=%d", component, error.error_code, retries)
-                sleep(wait)
+            if stamper.retries < error.rule.max_retries and not (is_exhausted(error) or ended_the_run(error)):
+                sleep(_wait(error, stamper.retries))
+                stamper.retry()
+                log.warning("retry component=%s error_code=%s attempt=%d", component, error.error_code, stamper.retries)
                 continue
             finished = stamper.failed(error)
             break
@@ -115,181 +103,9 @@ def _attempt(run: RunContext, component: str, stamper: Stamper, sleep: Callable[
     if module is None:
         raise TrendFlowError("config_invalid", f"{component} has no code.")
     component_inputs = inputs.build_inputs(run, component, manifest, sleep)
+    stamper.runner = component_inputs.runner
     artifact = limit.enforce(lambda: module.run(component_inputs))
     return stamper.computed(artifact, parts, component_inputs)
-
-
-class Stamper:
-    """Turns artifacts into `Finished` values: meta, digests, validation and timing."""
-
-    def __init__(self, run: RunContext, component: str, started: float, started_at: str, retries: int) -> None:
-        self.run, self.component = run, component
-        self.started, self.started_at, self.retries = started, started_at, retries
-        self.parts: cache.KeyParts | None = None
-        """The key, as soon as it is known; an error artifact records it too."""
-
-    def reuse(self, candidate: cache.Candidate) -> Finished:
-        """Re-stamp an accepted candidate, or keep it when it is this run's own."""
-        resumed = candidate.run_path == self.run.run_path
-        now = utc_now()
-        artifacts: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {}
-        for stem, (arrays, meta) in candidate.artifacts.items():
-            if not resumed:
-                source = {
-                    "run_id": candidate.run_id,
-                    "created_at": meta["created_at"],
-                    "sha256": next(a["sha256"] for a in candidate.row["artifacts"] if stem_of(a) == stem),
-                }
-                meta = restamp_meta(meta, self.run.identity, created_at=now, reused_from=source)
-            artifacts[stem] = (arrays, meta)
-        log.info("%s component=%s", "resume_from_checkpoint" if resumed else "cache_hit", self.component)
-        return self._finished(artifacts, "resume" if resumed else "cache", candidate.row.get("notes"))
-
-    def computed(
-        self,
-        artifact: Artifact,
-        parts: cache.KeyParts,
-        given: ComponentInputs | None = None,
-    ) -> Finished:
-        """Stamp and validate a fresh artifact; `given` is what the component got, None for the Segmenter.
-
-        Raises `artifact_validation_failed`.
-        """
-        planned = self.run.planned_signature(self.component)
-        if model_signature(artifact.models_used) != planned:
-            raise TrendFlowError(
-                "artifact_validation_failed", f"{self.component} used other models than the run resolved for it."
-            )
-        node = self.run.deployment.graph.components[self.component]
-        schemas = {self.component: node.schema_version, **node.extra_artifacts}
-        members = {self.component: artifact, **artifact.extra}
-        if set(members) != set(schemas):
-            raise TrendFlowError(
-                "artifact_validation_failed", f"{self.component} did not return its declared artifacts."
-            )
-        created_at = utc_now()
-        stamped = {}
-        notes = [artifact.notes] if artifact.notes else []
-        for stem, member in members.items():
-            if sparse := _mostly_missing(self.run, schemas[stem], member):
-                member = replace(member, warnings=tuple(dict.fromkeys((*member.warnings, "low_valid_ratio"))))
-                notes.append(f"Mostly missing: {', '.join(sparse)}.")
-            stamped[stem] = self._stamp(stem, member, schemas[stem], parts, created_at, given)
-        return self._finished(stamped, "computed", " ".join(notes) or None)
-
-    def _stamp(
-        self,
-        stem: str,
-        artifact: Artifact,
-        schema_version: str,
-        parts: cache.KeyParts,
-        created_at: str,
-        given: ComponentInputs | None,
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        run = self.run
-        arrays = {name: np.asarray(array) for name, array in artifact.arrays.items()}
-        total_frames = None if given is None else _union_size(given)
-        optional = _reference_meta(parts) | _execution_meta(given, artifact)
-        if total_frames is not None and "frame_indices" in arrays:
-            optional["total_frames"] = total_frames  # the bound that later checks hold the indices against
-        meta = build_meta(
-            run.identity,
-            artifact,
-            producer=self.component,
-            producer_version=parts.producer_version,
-            schema_version=schema_version,
-            idempotency_key=parts.key,
-            input_digest=parts.input_digest,
-            content_digest=content_digest(
-                self.component, schema_version, artifact.status, artifact.empty_reason, arrays
-            ),
-            created_at=created_at,
-            optional=optional,
-        )
-        problems = validate_artifact(run.deployment.schemas, arrays, meta, total_frames=total_frames)
-        if problems:
-            raise TrendFlowError(
-                "artifact_validation_failed",
-                f"{stem} does not match {schema_version}: {problems[0]}",
-                problems=problems,
-            )
-        return arrays, meta
-
-    def failed(self, error: TrendFlowError) -> Finished:
-        """The error artifact: meta and nothing else."""
-        spec = self.run.deployment.registry[self.component].spec
-        meta = error_meta(
-            self.run.identity,
-            error,
-            producer=self.component,
-            producer_version=spec.producer_version,
-            schema_version=spec.schema_version,
-            idempotency_key=self.parts.key if self.parts else None,
-            input_digest=self.parts.input_digest if self.parts else None,
-            optional=(_reference_meta(self.parts) if self.parts else {}) | _failed_batches(error),
-        )
-        return self._finished({self.component: ({}, meta)}, "error", RUN_TIME_UP if ended_the_run(error) else None)
-
-    def _finished(self, artifacts: Any, origin: Any, notes: str | None = None) -> Finished:
-        return Finished(
-            component=self.component,
-            artifacts=artifacts,
-            origin=origin,
-            started_at=self.started_at,
-            finished_at=utc_now(),
-            duration_ms=round((time.monotonic() - self.started) * 1000, 1),
-            retry_count=self.retries,
-            notes=notes,
-        )
-
-
-def _union_size(given: ComponentInputs) -> int | None:
-    segmenter = given.upstream.get(segmenter_step.NAME)
-    return None if segmenter is None else len(segmenter.arrays["union_timestamps_sec"])
-
-
-def _execution_meta(given: ComponentInputs | None, artifact: Artifact) -> dict[str, Any]:
-    """How the component was executed: size of the frames it read, batches of the models it used."""
-    found: dict[str, Any] = {}
-    if given is not None and given.samples is not None:
-        found |= {"analysis_width": given.video.analysis_width, "analysis_height": given.video.analysis_height}
-    if given is not None and artifact.models_used:
-        found["batching"] = given.runner.record()
-        if given.runner.attempts:
-            found["resource_metrics"] = {"oom_attempts": list(given.runner.attempts)}
-    return found
-
-
-def _failed_batches(error: TrendFlowError) -> dict[str, Any]:
-    attempts = error.detail.get("oom_attempts")
-    return {"resource_metrics": {"oom_attempts": attempts}} if attempts else {}
-
-
-def _reference_meta(parts: cache.KeyParts) -> dict[str, Any]:
-    """`db_digest`: the sha256 of every reference file read. Without it nobody could say later which file changed."""
-    return {"db_digest": dict(parts.reference)} if parts.reference else {}
-
-
-def _mostly_missing(run: RunContext, schema_version: str, artifact: Artifact) -> list[str]:
-    """The model-facing float arrays of an `ok` artifact that are more than 60 % NaN.
-
-    Features that are absent by configuration, with their reason stated, do not count.
-    """
-    if artifact.status != "ok":
-        return []
-    absent = artifact.meta.get("absent_features", {})
-    schema = run.deployment.schemas.get(schema_version)
-    found = []
-    for name, values in artifact.arrays.items():
-        declared, array = schema.fields.get(name), np.asarray(values)
-        if declared is None or declared.tier != "model_facing" or array.dtype.kind != "f":
-            continue
-        if name == "feature_values":
-            names = np.asarray(artifact.arrays["feature_names"]).tolist()
-            array = array[[not any(feature.startswith(prefix) for prefix in absent) for feature in names]]
-        if array.size and np.isnan(array).mean() > LOW_VALID_NAN_SHARE:
-            found.append(name)
-    return found
 
 
 def store(run: RunContext, finished: Finished) -> dict[str, Any]:
@@ -303,7 +119,7 @@ def store(run: RunContext, finished: Finished) -> dict[str, Any]:
         if finished.origin == "error":
             raise
         log_failure(finished.component, exc)
-        stamper = Stamper(run, finished.component, time.monotonic(), finished.started_at, finished.retry_count)
+        stamper = Stamper(run, finished.component, finished.started_at, finished.retry_count)
         return persist(run, stamper.failed(as_typed(exc)))
 
 

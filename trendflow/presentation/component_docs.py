@@ -140,7 +140,7 @@ def _declaration(entry: RegisteredComponent, graph: ComponentGraph) -> Iterator[
     if entry.spec.reference:
         yield "reference files", _code(sorted(entry.spec.reference))
     yield "resources", ", ".join(f"{name} {_value(value)}" for name, value in node.resources.items())
-    yield "batches across videos", "yes" if node.cross_video_batching else "no"
+    yield "micro-batches across videos", "allowed, not formed yet" if node.cross_video_batching else "never"
     yield "profiles", "; ".join(_membership(graph, node)) or "none"
 
 

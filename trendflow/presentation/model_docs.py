@@ -17,9 +17,12 @@ Written by `trendflow models table` from the parity reports in `models/parity/`;
   `model_signature`: results of the two are never mixed. A profile chooses one under `models:` of
   `component_graph.yaml`.
 - Calibration and choice of the layers in float use the first part of every video, the measures below the rest.
-- Speed is the median ratio of the two models run in turn on one thread; it holds for that processor only.
-- *Largest move* is the largest change of a scalar of the component in any video, in standard deviations of the scalar
-  over the videos. The limit is 0.1. It is unbounded where a constant changes, or what was measured becomes NaN.
+- Speed is the median ratio of the two models run in turn, on one thread of a processor or on the GPU that a TensorRT
+  plan was built for; it holds there only.
+- *Move of scalars* is that of the scalar of the component that changes most: the root mean square of its change over
+  the videos, in standard deviations of the scalar over the videos, and its largest change in one of them. The limit is
+  0.1 of the first, whose square is the share of variance that the variant adds as noise; the second would grow with the
+  number of videos. A move is unbounded where a constant changes, or what was measured becomes NaN.
 - A variant that misses a limit, or is not faster, is not published: it is no entry of the catalogue."""
 
 _METRICS = {
@@ -37,7 +40,7 @@ _METRICS = {
 def render_variants(catalogue: Catalogue, reports: Sequence[Mapping[str, Any]]) -> str:
     """The page; `reports` in the order of its rows."""
     overview = markdown_table(
-        ("variant", "role", "published", "speed", "size", "agreement with the reference", "largest move"),
+        ("variant", "role", "published", "speed", "size", "agreement with the reference", "move of scalars"),
         (_row(catalogue, report) for report in reports),
     )
     return "\n\n".join((_HEAD, overview, *(_chapter(report) for report in reports))) + "\n"
@@ -56,7 +59,7 @@ def _row(catalogue: Catalogue, report: Mapping[str, Any]) -> tuple[str, ...]:
             f"({'≥' if limit['relation'] == '>=' else '≤'} {limit['bound']:g})"
             for limit in report["limits"]
         ),
-        _largest_move(report),
+        _move(report),
     )
 
 
@@ -64,13 +67,13 @@ def _value(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4f}"
 
 
-def _largest_move(report: Mapping[str, Any]) -> str:
+def _move(report: Mapping[str, Any]) -> str:
     moves = report["scalars"]["moved_std"]
     unbounded = sorted(name for name, move in moves.items() if move is None)
     if unbounded:
         return f"unbounded: {', '.join(unbounded)}"
     name = max(moves, key=moves.__getitem__)
-    return f"{moves[name]:.3f} ({name})"
+    return f"{moves[name]:.3f}, in one video {report['scalars']['largest_std'][name]:.3f} ({name})"
 
 
 def _chapter(report: Mapping[str, Any]) -> str:
@@ -81,10 +84,16 @@ def _chapter(report: Mapping[str, Any]) -> str:
             f", activations {method['activations']}, weights {method['weights']}, ranges by {method['calibration']}; "
             f"{len(method['layers_in_float'])} of {method['layers']} layers stay in float"
         )
+    plan = report.get("plan")
+    where = (
+        f"{plan['gpu']} with driver {plan['driver']} and TensorRT {plan['tensorrt']}, where alone it runs"
+        if plan
+        else speed["cpu"]
+    )
     lines = [
         f'## <a id="{variant["name"]}"></a>{variant["name"]}',
         f"{how}. {speed['reference_ms']:.1f} ms become {speed['variant_ms']:.1f} ms per batch of {speed['batch']} on "
-        f"{speed['cpu']}.",
+        f"{where}.",
     ]
     if report["reasons"]:
         lines.append(f"Not published: {'; '.join(report['reasons'])}.")

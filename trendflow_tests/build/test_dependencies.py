@@ -18,6 +18,7 @@ USED_OTHERWISE = {"dagster-webserver": "trendflow ui starts its command"}
 # Modules that the environment of another process provides.
 PROVIDED_ELSEWHERE = {
     "pynvml": "the extra cuda, installed on hosts that have such a device",
+    "tensorrt": "the extra tensorrt, installed where plans are built and run",
     "triton_python_backend_utils": "Triton's Python backend, to the model file it executes",
 }
 OWN = {"benchmarks", "trendflow", "trendflow_tests"}

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
+# The wheel is built once, on the worker that has all of these tests.
+pytestmark = pytest.mark.xdist_group("wheel")
+
 SHIPPED = (
     "component_graph.yaml",
     "workspace.yaml",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from trendflow.config import Settings
+from trendflow.models.pool import ModelPool
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.document_input import providing
 from trendflow.orchestration.runs import new_run_id, submit_run
@@ -19,9 +20,10 @@ PICTURES = 32, 48  # least and wanted number of frames for whoever runs a model 
 
 
 @pytest.fixture(scope="session")
-def columns(tmp_path_factory: pytest.TempPathFactory, data_dir: Path, models_dir: Path) -> Columns:
+def columns(tmp_path_factory: pytest.TempPathFactory, data_dir: Path, models_dir: Path, pool: ModelPool) -> Columns:
     folder = tmp_path_factory.mktemp("films")
     deployment = Deployment(Settings(home=tmp_path_factory.mktemp("home"), models=models_dir, onnx_threads=1))
+    vars(deployment)["pool"] = pool
     with_profile(deployment, fewer_pictures(*PICTURES))
     columns = Columns(deployment.schemas)
     for name, film in make_films(data_dir, folder):

@@ -14,7 +14,7 @@ import pytest
 from trendflow_tests.corpus.measured import Columns, fault
 
 # The clips run in one process; on several workers each would run them again.
-pytestmark = [pytest.mark.xdist_group("corpus"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.xdist_group("corpus")
 
 EXPECTED = {
     r"core_clip\.(prob|entropy)_mean__.+": "the starter profile maps no prompt encoder",

@@ -18,6 +18,9 @@ from trendflow.media.frames_dir import FramesDir, read_document
 from trendflow.media.segmenter import Segmented, segment
 from trendflow_tests.media.clips import NO_MINIMUM, features, request_for, stored_frames
 
+# Each file is segmented once, on the worker that has all of these tests.
+pytestmark = pytest.mark.xdist_group("media-corpus")
+
 Corpus = Callable[[str], Segmented]
 
 

@@ -9,18 +9,12 @@ import numpy as np
 import pytest
 
 from trendflow.models.catalogue import Catalogue
-from trendflow.models.pool import ModelPool
 from trendflow_tests.models.weights_server import Server, weights_server
 
 
 @pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
     return Catalogue.load()
-
-
-@pytest.fixture(scope="session")
-def pool(models_dir: Path) -> ModelPool:
-    return ModelPool(models_dir)
 
 
 @pytest.fixture(scope="session")

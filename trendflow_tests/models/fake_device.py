@@ -12,7 +12,7 @@ import numpy as np
 from trendflow.models.device import DeviceFacts, DeviceMemory, Engine
 from trendflow.models.onnx_runtime import run_probe
 
-FACTS = DeviceFacts(gpu="Fake GPU 16GB", vram_mb=16_000, driver="580.1", cuda="13.0")
+FACTS = DeviceFacts(gpu="Fake GPU 16GB", vram_mb=16_000, driver="580.1", cuda="13.0", compute_capability="9.0")
 MEMORY = DeviceMemory(total_mb=16_000, used_mb=2_000, process_mb=1_500)
 
 
@@ -68,6 +68,9 @@ class FakeNvml:
         self._answer("nvmlSystemGetCudaDriverVersion_v2")
         return self.driver_cuda
 
+    def nvmlDeviceGetCudaComputeCapability(self, handle: object) -> tuple[int, int]:
+        return 9, 0
+
     def nvmlSystemGetDriverVersion(self) -> str:
         return "580.1"
 
@@ -79,6 +82,7 @@ class FakeNvml:
         return SimpleNamespace(total=self.total, used=self.used)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: object) -> list[SimpleNamespace]:
+        self._answer("nvmlDeviceGetComputeRunningProcesses")
         others = [SimpleNamespace(pid=os.getpid() + 1, usedGpuMemory=7)]
         return others if self.own is None else [*others, SimpleNamespace(pid=os.getpid(), usedGpuMemory=self.own)]
 

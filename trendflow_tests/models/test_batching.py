@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,11 +60,63 @@ def test_a_short_last_batch_is_reduced_from_its_own_size() -> None:
 
 
 def test_failure_at_one_unit_is_final() -> None:
-    device = Device(0)
-    with pytest.raises(TrendFlowError, match="out_of_memory") as caught:
-        BatchRunner(8, pause_s=0).run(8, device, 8)
+    device, runner = Device(0), BatchRunner(8, pause_s=0)
+    with pytest.raises(TrendFlowError, match="out_of_memory"):
+        runner.run(8, device, 8)
     assert device.sizes == [8, 4, 2, 1]
-    assert caught.value.detail["oom_attempts"] == [{"batch": size, "unit": 0} for size in (8, 4, 2, 1)]
+    assert runner.attempts == [{"batch": size, "unit": 0} for size in (8, 4, 2, 1)]
+    assert runner.record(retries=1) == {
+        "effective_batch_size": None,
+        "retries_total": 4,
+        "oom_retries": 3,
+        "queue_wait_ms": None,
+        "gpu_mem_peak_mb": None,
+    }
+
+
+@pytest.mark.parametrize("fits", range(1, 34))
+def test_a_device_with_room_for_k_units_ends_at_the_largest_step_that_fits(fits: int) -> None:
+    """The steps of the policy from 32: 32, 16, 8, 1. What was recorded are the steps that did not fit."""
+    device, runner = Device(fits), BatchRunner(32, pause_s=0)
+    results = runner.run(100, device, 32)
+    expected = 32 if fits >= 32 else 16 if fits >= 16 else 8 if fits >= 8 else 1
+    assert runner.effective_batch_size == expected
+    assert [attempt["batch"] for attempt in runner.attempts] == [step for step in (32, 16, 8) if step > expected]
+    assert [unit for part in results for unit in part] == list(range(100))
+
+
+def test_memory_that_frames_and_their_preparation_lack_is_reduced_in_the_same_way() -> None:
+    """numpy and the decoder raise MemoryError where an engine would raise the project's own error."""
+    sizes = []
+
+    def work(start: int, stop: int) -> int:
+        sizes.append(stop - start)
+        if stop - start > 2:
+            raise MemoryError
+        return stop - start
+
+    runner = BatchRunner(8, pause_s=0)
+    assert sum(runner.run(8, work, 8)) == 8
+    assert sizes == [8, 4, 2, 2, 2, 2]
+    assert [attempt["batch"] for attempt in runner.attempts] == [8, 4]
+
+
+def test_nothing_of_the_batch_that_failed_is_held_while_waiting() -> None:
+    class Batch:
+        pass
+
+    alive: list[weakref.ref[Batch]] = []
+
+    def work(start: int, stop: int) -> None:
+        batch = Batch()
+        alive.append(weakref.ref(batch))
+        if stop - start > 1:
+            raise TrendFlowError("out_of_memory", "Too large.")
+
+    held: list[bool] = []
+    runner = BatchRunner(2, sleep=lambda seconds: held.append(alive[-1]() is not None))
+    runner.run(2, work, 2)
+    assert held == [False]
 
 
 @pytest.mark.parametrize(("runs", "size"), [([0], None), ([3], 3), ([20], 8), ([20, 5], 5), ([5, 20, 0], 5)])

@@ -102,6 +102,12 @@ def test_memory_as_a_fake_driver_tells_it() -> None:
     assert CudaDevice("cuda", engine(), FakeNvml(own=None)).memory().process_mb is None
 
 
+def test_a_fake_driver_that_lists_no_processes_still_tells_its_memory() -> None:
+    """As WSL and some virtual GPUs do: only what this process holds is unknown then."""
+    nvml = FakeNvml(broken="nvmlDeviceGetComputeRunningProcesses")
+    assert CudaDevice("cuda", engine(), nvml).memory() == DeviceMemory(16_000, 2_000, None)
+
+
 @pytest.mark.parametrize(
     ("device", "visible", "name"),
     [

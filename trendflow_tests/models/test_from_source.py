@@ -169,7 +169,7 @@ def test_a_file_that_is_not_what_was_made_is_refused_and_replaced(
 
 
 def test_another_source_is_refused(server: Server, mirrored: CatalogueEntry, tmp_path: Path) -> None:
-    server.data = b"X" + DATA[1:]
+    server.data = bytes([DATA[0] ^ 1]) + DATA[1:]
     assert refused(lambda: pull(mirrored, tmp_path)).error_code == "weights_missing"
     assert left(tmp_path) == []
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import psutil
 import pytest
 from onnx import helper, numpy_helper
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.models import device as devices
+from trendflow.models import onnx_runtime
 from trendflow.models.onnx_runtime import OnnxHandle
 from trendflow_tests.models.builders import entry_for, onnx_bytes, place
 
@@ -97,6 +100,97 @@ def test_an_allocation_that_fails_is_out_of_memory(tmp_path: Path) -> None:
     model = onnx_bytes([helper.make_node("Expand", ["x", "shape"], ["y"])], y_shape=(rows, 4), initializers=[shape])
     outputs = [{"name": "y", "dtype": "float32", "shape": [rows, 4], "layout": "NC"}]
     assert _code(tmp_path, model, ONES[:1], outputs=outputs) == "out_of_memory"
+
+
+class Session:
+    """SIMULATED: a real session that fails with `message` above `fits` units; remembers what it was run with."""
+
+    def __init__(self, real: ort.InferenceSession, message: str, fits: int = 0) -> None:
+        self.real, self.message, self.fits = real, message, fits
+        self.arenas: list[str] = []
+
+    def run(self, names: list[str], feed: dict[str, np.ndarray], options: ort.RunOptions | None = None) -> Any:
+        if len(feed["x"]) > self.fits:
+            raise RuntimeError(self.message)
+        if options is not None:
+            self.arenas.append(options.get_run_config_entry("memory.enable_memory_arena_shrinkage"))
+        return self.real.run(names, feed, options)
+
+
+@pytest.mark.parametrize(("device", "arena"), [("cpu", "cpu:0"), ("cuda:1", "gpu:1")])
+def test_what_the_engine_keeps_is_given_back_before_a_smaller_batch(tmp_path: Path, device: str, arena: str) -> None:
+    entry = entry_for(DOUBLE, device_policy=device.partition(":")[0])
+    real = ort.InferenceSession(DOUBLE, providers=["CPUExecutionProvider"])
+    session: Any = Session(real, "bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 123", fits=1)
+    handle = OnnxHandle(entry, session, device)
+    with pytest.raises(TrendFlowError, match="out_of_memory"):
+        handle.infer({"x": ONES})
+    assert session.arenas == [arena]
+    np.testing.assert_array_equal(handle.infer({"x": ONES[:1]})["y"], 2 * ONES[:1])
+    session.fits = 0  # nor may giving back hide what happened
+    with pytest.raises(TrendFlowError, match="out_of_memory"):
+        handle.infer({"x": ONES})
+
+
+def test_giving_back_frees_memory_of_this_process(tmp_path: Path) -> None:
+    """Against the kernel's own count: a batch of 64 MB leaves an arena behind, and running out of memory ends that."""
+    wide = onnx_bytes(
+        [
+            helper.make_node("Add", ["x", "x"], ["z"]),
+            helper.make_node("Mul", ["z", "z"], ["w"]),
+            helper.make_node("ReduceSum", ["w"], ["y"], keepdims=1),
+        ],
+        ["B", 1_000_000],
+        [1, 1],
+    )
+    inputs = [{"name": "x", "dtype": "float32", "shape": ["B", 1_000_000], "layout": "NC"}]
+    outputs = [{"name": "y", "dtype": "float32", "shape": [1, 1], "layout": "NC"}]
+    handle = _load(tmp_path, wide, inputs=inputs, outputs=outputs, max_batch_size=16, warmup=1)
+    handle.infer({"x": np.ones((16, 1_000_000), np.float32)})
+    before = psutil.Process().memory_info().rss
+    session: Any = Session(vars(handle)["_session"], "std::bad_alloc", fits=1)
+    vars(handle)["_session"] = session
+    with pytest.raises(TrendFlowError, match="out_of_memory"):
+        handle.infer({"x": np.ones((2, 1_000_000), np.float32)})
+    assert before - psutil.Process().memory_info().rss > 40e6
+
+
+@pytest.mark.parametrize(
+    ("device", "message", "code"),
+    [
+        ("cuda:0", "CUDA failure 700: an illegal memory access was encountered ; GPU=0", "device_unavailable"),
+        ("cuda:0", "CUDNN failure 8: CUDNN_STATUS_EXECUTION_FAILED", "device_unavailable"),
+        ("cuda:0", "CUDA failure 2: out of memory ; GPU=0", "out_of_memory"),
+        ("cuda:0", "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0", "out_of_memory"),
+        ("cuda:0", "Got invalid dimensions for input: x", "model_spec_invalid"),
+        ("cpu", "CUDA failure 700", "model_spec_invalid"),
+    ],
+)
+def test_a_lost_device_is_neither_a_wrong_input_nor_a_lack_of_memory(device: str, message: str, code: str) -> None:
+    session: Any = Session(ort.InferenceSession(DOUBLE), message)
+    handle = OnnxHandle(entry_for(DOUBLE, device_policy=device.partition(":")[0]), session, device)
+    with pytest.raises(TrendFlowError) as caught:
+        handle.infer({"x": ONES})
+    assert caught.value.error_code == code
+
+
+def test_libraries_of_cuda_are_looked_for_without_a_word_on_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIMULATED: a build for CUDA, whose libraries pip has put beside it, and a FAKE device."""
+    loaded: list[str] = []
+
+    def preload() -> None:
+        loaded.append("libraries")
+        print("Failed to load libcudnn.so.9: cannot open shared object file")
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort, "preload_dlls", preload)
+    monkeypatch.setattr(devices, "probe", lambda device, engine: loaded.append(device))
+    onnx_runtime.require_device("cuda")
+    assert loaded == ["libraries", "cuda"]
+    assert capsys.readouterr().out == ""
+    assert "libcudnn.so.9" in caplog.text
 
 
 def test_inputs_the_engine_refuses_are_model_spec_invalid(tmp_path: Path) -> None:

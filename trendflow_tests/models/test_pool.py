@@ -56,7 +56,7 @@ def test_another_device_than_the_policy_is_refused(tmp_path: Path) -> None:
 
 def test_an_engine_that_is_not_there_is_dependency_missing(tmp_path: Path) -> None:
     with pytest.raises(TrendFlowError, match="dependency_missing"):
-        ModelPool(tmp_path).get(entry_for(DOUBLE, engine="tensorrt"))
+        ModelPool(tmp_path).get(entry_for(DOUBLE, engine="tflite"))
 
 
 def test_a_model_on_a_server_is_another_model_and_needs_a_server(tmp_path: Path) -> None:

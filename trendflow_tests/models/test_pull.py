@@ -77,7 +77,7 @@ def test_a_server_that_resumes_elsewhere_is_not_believed(server: Server, tmp_pat
 
 
 def test_other_bytes_are_thrown_away(server: Server, tmp_path: Path) -> None:
-    server.data = b"X" + DATA[1:]
+    server.data = bytes([DATA[0] ^ 1]) + DATA[1:]
     assert _failure(_entry(server), tmp_path).error_code == "weights_missing"
     assert _left(tmp_path) == []
 

@@ -11,8 +11,9 @@ import onnxruntime as ort
 import pytest
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.keys import model_signature
 from trendflow.models.catalogue import Catalogue, CatalogueEntry
-from trendflow.models.resolve import planned_models_used, resolve_models
+from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models
 from trendflow_tests.models.builders import catalogue_of, entry_for, place
 
 DATA = b"weights"
@@ -129,6 +130,43 @@ def test_planned_models_are_unique_and_in_signature_order(tmp_path: Path) -> Non
     assert planned_models_used(resolved, []) == ()
     with pytest.raises(TrendFlowError, match="config_invalid"):
         planned_models_used(resolved, ["depth"])
+
+
+def _signature(entry: CatalogueEntry) -> str:
+    resolved = {"image_encoder": ResolvedModel(entry, entry.engine, entry.precision, entry.device_policy)}
+    return model_signature(planned_models_used(resolved, resolved))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "other"},
+        {"version": "1.1"},
+        {"files": [{"path": "model.onnx", "sha256": "1" * 64, "bytes": 1}]},
+        {"runtime": "triton"},
+        {"engine": "torch", "architecture": "efficientnet_lite0"},
+        {"precision": "fp16"},
+        {"device_policy": "cuda"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_change_of_what_makes_results_changes_the_signature(change: dict[str, Any]) -> None:
+    assert _signature(entry_for(DATA, **change)) != _signature(entry_for(DATA))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"max_batch_size": 1}, {"deadline_ms": 1}, {"warmup": 3}, {"gpu_memory_per_task_mb": 9}, {"cpu_rss_peak_mb": 9}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_change_of_how_work_is_cut_and_timed_changes_no_signature(change: dict[str, Any]) -> None:
+    assert _signature(entry_for(DATA, **change)) == _signature(entry_for(DATA))
+
+
+@pytest.mark.parametrize("engine", ["tflite", "ctranslate2"])
+def test_an_engine_that_no_runtime_executes_is_found_before_the_run(tmp_path: Path, engine: str) -> None:
+    catalogue = catalogue_of(_entry(tmp_path, engine=engine))
+    assert _code(catalogue, MAPPING, {"image_encoder"}, tmp_path) == "dependency_missing"
 
 
 def test_what_is_planned_is_what_the_loaded_model_reports(catalogue: Catalogue, models_dir: Path, pool: Any) -> None:

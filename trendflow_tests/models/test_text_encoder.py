@@ -62,10 +62,9 @@ def with_facts(entry: CatalogueEntry, **facts: Any) -> CatalogueEntry:
 
 
 def rebuilt(encoder: TextEncoderHandle, models_dir: Path, **facts: Any) -> TextEncoderHandle:
-    """The same weights under other facts."""
+    """The same tokenizer under other facts. There is no session behind it: splitting needs no weights."""
     entry = with_facts(encoder.entry, **facts)
-    folder = models_dir / entry.folder
-    return TextEncoderHandle.load(OnnxHandle.load(entry, folder / entry.files[0].path), folder / TOKENIZER)
+    return TextEncoderHandle.load(OnnxHandle(entry, None, "cpu"), models_dir / entry.folder / TOKENIZER)
 
 
 def code(error: pytest.ExceptionInfo[TrendFlowError]) -> str:
@@ -189,10 +188,9 @@ def test_entries_that_are_no_text_encoder_are_refused(encoder: TextEncoderHandle
     assert code(caught) == "model_spec_invalid"
 
 
-def test_a_broken_tokenizer_is_model_load_failed(encoder: TextEncoderHandle, models_dir: Path, tmp_path: Path) -> None:
+def test_a_broken_tokenizer_is_model_load_failed(encoder: TextEncoderHandle, tmp_path: Path) -> None:
     (tmp_path / TOKENIZER).write_text("{}")
-    entry = encoder.entry
-    model = OnnxHandle.load(entry, models_dir / entry.folder / "model.onnx")
+    model = OnnxHandle(encoder.entry, None, "cpu")
     with pytest.raises(TrendFlowError) as caught:
         TextEncoderHandle.load(model, tmp_path / TOKENIZER)
     assert code(caught) == "model_load_failed"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,65 @@ def test_failures_of_torch_have_the_names_of_the_project(catalogue: Catalogue, f
 
     handle = TorchHandle(catalogue[TORCH], failing, "cpu")
     assert code_of(lambda: handle.infer({"images": np.zeros((1, 3, 224, 224), np.float32)})) == code
+
+
+def test_results_of_layers_that_hang_on_a_failed_run_are_freed_before_memory_is_given_back(
+    catalogue: Catalogue,
+) -> None:
+    layers: list[weakref.ref[Any]] = []
+    held: list[bool] = []
+
+    def greedy(given: Mapping[str, Any]) -> Mapping[str, Any]:
+        layer = torch.ones(8)
+        layers.append(weakref.ref(layer))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    handle = TorchHandle(catalogue[TORCH], greedy, "cpu")
+    handle._device = "cuda:0"  # where it claims to be: SIMULATED
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", lambda tensor, device: tensor)
+        patch.setattr(torch.cuda, "empty_cache", lambda: held.append(layers[0]() is not None))
+        assert code_of(lambda: handle.infer({"images": np.zeros((1, 3, 224, 224), np.float32)})) == "out_of_memory"
+    assert held == [False]
+
+
+def test_a_device_that_is_lost_is_unavailable(catalogue: Catalogue) -> None:
+    def failing(given: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    handle = TorchHandle(catalogue[TORCH], failing, "cpu")
+    handle._device = "cuda:0"  # SIMULATED
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", lambda tensor, device: tensor)
+        assert code_of(lambda: handle.infer({"images": np.zeros((1, 3, 224, 224), np.float32)})) == "device_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("CUDA error: out of memory"), "out_of_memory"),
+        (RuntimeError("CUDA error: invalid device ordinal"), "model_load_failed"),
+    ],
+)
+def test_weights_that_cannot_be_placed_have_a_code(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, code: str
+) -> None:
+    import safetensors.torch
+
+    def load_file(path: Path, device: str) -> None:
+        raise failure
+
+    monkeypatch.setattr(safetensors.torch, "load_file", load_file)
+    entry, path = _placed(tmp_path, b"weights")
+    assert code_of(lambda: TorchHandle.load(entry, path)) == code
+
+
+def test_an_output_that_the_network_does_not_give_is_named(catalogue: Catalogue) -> None:
+    handle = TorchHandle(catalogue[TORCH], lambda given: {}, "cpu")
+    assert code_of(lambda: handle.infer({"images": np.zeros((1, 3, 224, 224), np.float32)})) == (
+        "artifact_validation_failed"
+    )
 
 
 def test_wrong_inputs_and_outputs_are_refused(catalogue: Catalogue, encoder: TorchHandle) -> None:

@@ -14,6 +14,7 @@ from trendflow.optimisation.parity import (
     LIMITS,
     Boxes,
     Limit,
+    Move,
     classifier_parity,
     depth_parity,
     detector_parity,
@@ -106,7 +107,19 @@ def test_scalars_move_in_deviations_of_the_reference() -> None:
     variant = [{"x": 1.05, "same": 3.0, "new": 1.1, "lost": 1.0, "void": np.nan}]
     variant += [{"x": 2.8, "same": 3.0, "new": 1.0, "lost": np.nan, "void": np.nan}]
     moves = scalar_moves(reference, variant)
-    assert moves == {"x": pytest.approx(0.2), "same": 0.0, "new": math.inf, "lost": math.inf}
+    assert set(moves) == {"x", "same", "new", "lost"}
+    assert moves["x"].largest == pytest.approx(0.2)
+    assert moves["x"].typical == pytest.approx(math.sqrt((0.05**2 + 0.2**2) / 2))  # the deviation is 1
+    assert moves["same"] == Move(0.0, 0.0)
+    assert moves["new"] == moves["lost"] == Move(math.inf, math.inf)
+
+
+def test_the_typical_move_does_not_grow_with_the_number_of_videos() -> None:
+    reference = [{"count": float(k % 5)} for k in range(5)]
+    variant = [{"count": float(k % 5 + (k == 0))} for k in range(5)]
+    few, many = scalar_moves(reference, variant)["count"], scalar_moves(20 * reference, 20 * variant)["count"]
+    assert many.typical == pytest.approx(few.typical)
+    assert few.typical == pytest.approx(math.sqrt(1 / 5) / math.sqrt(2))
 
 
 def test_the_limits_are_those_of_the_specification() -> None:

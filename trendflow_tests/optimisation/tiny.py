@@ -43,12 +43,19 @@ def clips(videos: int = 3, count: int = 170) -> list[Clip]:
     ]
 
 
-def encoder_bytes(seed: int = 0) -> bytes:
-    """RANDOM weights: images [B,3,32,32] → three convolutions → embeddings [B,24]."""
+def encoder_bytes(seed: int = 0, gain: float = 1.0) -> bytes:
+    """RANDOM weights: images [B,3,32,32] → three convolutions → embeddings [B,24].
+
+    `gain` is what the first layer multiplies with and the second divides by.
+    """
     rng = np.random.default_rng(seed)
     nodes, weights, x, channels = [], [], "images", 3
-    for layer, width in enumerate((16, 16, WIDTH)):
-        kernel = rng.normal(size=(width, channels, 3, 3)).astype(np.float32) / np.sqrt(9 * channels, dtype=np.float32)
+    for layer, (width, factor) in enumerate(((16, gain), (16, 1 / gain), (WIDTH, 1.0))):
+        kernel = (
+            np.float32(factor)
+            * rng.normal(size=(width, channels, 3, 3)).astype(np.float32)
+            / np.sqrt(9 * channels, dtype=np.float32)
+        )
         weights.append(numpy_helper.from_array(kernel, f"w{layer}"))
         nodes.append(helper.make_node("Conv", [x, f"w{layer}"], [f"c{layer}"], f"conv{layer}", pads=[1, 1, 1, 1]))
         nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"], f"relu{layer}"))
@@ -66,8 +73,8 @@ def encoder_bytes(seed: int = 0) -> bytes:
     )
 
 
-def placed_encoder(models_dir: Path) -> CatalogueEntry:
-    data = encoder_bytes()
+def placed_encoder(models_dir: Path, gain: float = 1.0) -> CatalogueEntry:
+    data = encoder_bytes(gain=gain)
     entry = entry_for(
         data,
         name="tiny_random",

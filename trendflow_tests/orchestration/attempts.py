@@ -167,17 +167,12 @@ class _RecordedDecoder:
         return dict(json.loads(self._results[key]))
 
 
-def forget_power_cuts(set_attribute: Callable[[object, str, Any], None]) -> None:
-    """Spare this process the waits for the disk: what a killed process handed to the system is not lost."""
-    set_attribute(os, "fsync", lambda descriptor: None)
-
-
 def _serve(connection: Connection, warm_up: Attempt, recordings: Path) -> None:
     """Body of the template process: fork the attempts that are asked for, wait for all of them, say how they ended."""
     import cv2
 
     cv2.setNumThreads(0)  # its threads would not survive a fork
-    forget_power_cuts(setattr)
+    os.fsync = lambda descriptor: None  # a killed process loses nothing that it handed to the system
     segmenter.run_job = _RecordedDecoder(recordings)
     warm_up(deployment_for(warm_up.settings))
     context = multiprocessing.get_context("fork")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from trendflow.config import Settings
 from trendflow.contracts.video_document import VideoDocument
 from trendflow.definitions import build_definitions
+from trendflow.models.pool import ModelPool
 from trendflow.orchestration import resources
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.jobs import PROCESS_VIDEO
@@ -67,8 +69,22 @@ def other_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def deployment(tmp_path: Path, models_dir: Path) -> Deployment:
-    return Deployment(Settings(home=tmp_path / "home", models=models_dir, onnx_threads=1))
+def deployment(tmp_path: Path, models_dir: Path, pool: ModelPool) -> Deployment:
+    """A store of its own; the models are those that every test of this process uses."""
+    made = Deployment(Settings(home=tmp_path / "home", models=models_dir, onnx_threads=1))
+    vars(made)["pool"] = pool
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a process keeps for its next run, models above all, ends with the test that was such a process."""
+    opened: dict[str, Deployment] = {}
+    monkeypatch.setattr("trendflow.orchestration.deployment._opened", opened)
+    yield
+    resources._run.cache_clear()
+    for each in opened.values():
+        each.pool.close()
 
 
 @pytest.fixture
@@ -118,7 +134,6 @@ def here(deployment: Deployment, dagster_home: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(resources.TrendFlowResource, "deployment", property(lambda self: deployment))
 
     def process(run: RunContext) -> str:
-        resources._run.cache_clear()
         job = build_definitions(deployment).resolve_job_def(PROCESS_VIDEO)
         return process_here(job, run.identity.partition_key)
 

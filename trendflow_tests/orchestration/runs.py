@@ -57,6 +57,16 @@ def write_graph(path: Path, *components: str) -> Path:
     return path
 
 
+def write_quick_graph(path: Path, low: int = 8, target: int = 12) -> Path:
+    """The shipped graph; those who run a model on pictures of a starter video see `low` to `target` of them."""
+    graph = yaml.safe_load(data_path("component_graph.yaml").read_text(encoding="utf-8"))
+    for name, node in graph["profiles"]["starter"]["components"].items():
+        if _looks_at_pictures(name):
+            node["sampling"] = {"min_frames": low, "target_frames": target}
+    path.write_text(yaml.safe_dump(graph, sort_keys=False), encoding="utf-8")
+    return path
+
+
 def edit_profile(deployment: Deployment, edit: Callable[[Profile], Profile]) -> None:
     """Put an edited starter profile in place of the deployment's own, before anything is submitted."""
     graph = deployment.graph
@@ -91,12 +101,16 @@ def only(*names: str) -> Callable[[dict[str, ProfileComponent]], None]:
     return change
 
 
+def _looks_at_pictures(component: str) -> bool:
+    return component.startswith("core_") or component in ("shot_quality", "optical_flow")
+
+
 def fewer_pictures(low: int, target: int) -> Callable[[dict[str, ProfileComponent]], None]:
     """A clip of some seconds needs no 200 frames for whoever runs a model on them."""
 
     def change(components: dict[str, ProfileComponent]) -> None:
         for name, node in components.items():
-            if name.startswith("core_") or name in ("shot_quality", "optical_flow"):
+            if _looks_at_pictures(name):
                 sampling = {"min_frames": low, "target_frames": target}
                 components[name] = dataclasses.replace(node, sampling=sampling)
 

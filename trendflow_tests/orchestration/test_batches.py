@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trendflow.config import Settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import Profile
 from trendflow.contracts.manifest import find_row
@@ -22,13 +22,12 @@ from trendflow.models import device as devices
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.device import DeviceMemory, ProbedDevice
 from trendflow.models.interface import ModelHandle
-from trendflow.models.pool import ModelPool
 from trendflow.models.resolve import ResolvedModel
 from trendflow.orchestration.batches import batch_runner
 from trendflow.orchestration.costs import record_costs
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import RunContext
-from trendflow.orchestration.wrapper import finalise, persist, run_component, run_status
+from trendflow.orchestration.wrapper import MODEL_SERVER_WAIT, finalise, persist, run_component, run_status
 from trendflow.storage.cost_registry import CostRegistry
 from trendflow_tests.models.fake_device import FACTS, FakeDevice
 from trendflow_tests.orchestration.runs import (
@@ -67,6 +66,22 @@ class Refusing:
         return self.real.infer(inputs)
 
 
+@dataclasses.dataclass
+class Unreliable(Refusing):
+    """Also fails with `code` the first time that a batch fits; `lost_ms` is how long that batch took."""
+
+    code: str = "triton_timeout"
+    lost_ms: float = 0.0
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        started = time.monotonic()
+        found = super().infer(inputs)
+        if not self.lost_ms:
+            self.lost_ms = 1000 * (time.monotonic() - started)
+            raise TrendFlowError(self.code, "Gone.")
+        return found
+
+
 class Shelf:
     """A pool that hands out one handle."""
 
@@ -78,16 +93,15 @@ class Shelf:
 
 
 @pytest.fixture
-def deployment(tmp_path: Path, models_dir: Path) -> Deployment:
-    made = Deployment(Settings(home=tmp_path / "home", models=models_dir, onnx_threads=1))
-    with_profile(made, only("segmenter", "core_clip"))
-    with_profile(made, fewer_pictures(FRAMES, FRAMES))
-    return made
+def deployment(deployment: Deployment) -> Deployment:
+    with_profile(deployment, only("segmenter", "core_clip"))
+    with_profile(deployment, fewer_pictures(FRAMES, FRAMES))
+    return deployment
 
 
 def refusing(deployment: Deployment, fits: int) -> Refusing:
     entry = deployment.catalogue[ENTRY]
-    handle = Refusing(ModelPool(deployment.settings.models_dir, 1).get(entry), fits, entry)
+    handle = Refusing(deployment.pool.get(entry), fits, entry)
     vars(deployment)["pool"] = Shelf(handle)
     return handle
 
@@ -163,10 +177,71 @@ def test_memory_for_not_even_one_unit_is_the_error_of_the_component_and_is_not_t
     assert (row["status"], row["error_code"], row["retry_count"]) == ("error", "out_of_memory", 0)
     stored = deployment.results.read_artifact(run.run_path, "core_clip")
     assert dict(stored.arrays) == {}
+    assert (row["batching"]["oom_retries"], row["batching"]["effective_batch_size"]) == (3, None)
     assert stored.meta["resource_metrics"]["oom_attempts"] == [{"batch": size, "unit": 0} for size in handle.sizes]
     assert run_status(run, run.manifest()) == ("error" if required else "success")
     assert ("partial_failure" in run.manifest()["run"]["warnings"]) != required
     assert costs(deployment) == []
+    assert problems(deployment, run.run_path) == []
+
+
+def test_a_result_made_in_other_batches_is_reused_and_says_which_models_were_meant(
+    deployment: Deployment, clip: Path, submit: Submit
+) -> None:
+    handle = refusing(deployment, fits=8)
+    first = submit(deployment, clip)
+    made = processed(first, [])
+    entry = deployment.catalogue[ENTRY]
+    assert first.manifest()["run"]["resolved_models"] == {
+        "image_encoder": {
+            "entry": ENTRY,
+            "runtime": "inprocess",
+            "engine": entry.engine,
+            "precision": entry.precision,
+            "device": "cpu",
+        }
+    }
+    vars(deployment)["settings"] = deployment.settings.model_copy(update={"batch_size": 3})
+    handle.sizes.clear()
+    again = processed(submit(deployment, clip), [])
+    assert (made["cache_hit"], again["cache_hit"], handle.sizes) == (False, True, [])
+    assert again["idempotency_key"] == made["idempotency_key"]
+
+
+def unreliable(deployment: Deployment, **how: Any) -> Unreliable:
+    entry = deployment.catalogue[ENTRY]
+    handle = Unreliable(deployment.pool.get(entry), 3, entry, **how)
+    vars(deployment)["pool"] = Shelf(handle)
+    return handle
+
+
+def test_batches_that_did_not_fit_stay_on_record_when_the_component_is_tried_again(
+    deployment: Deployment, clip: Path, submit: Submit
+) -> None:
+    handle = unreliable(deployment)
+    run, waits = submit(deployment, clip), list[float]()
+    row = processed(run, waits)
+    assert handle.sizes[:6] == [8, 4, 2, 8, 4, 2]
+    assert waits == [2.0, 2.0, MODEL_SERVER_WAIT, 2.0, 2.0]
+    assert (row["status"], row["retry_count"]) == ("ok", 1)
+    assert (row["batching"]["oom_retries"], row["batching"]["retries_total"]) == (2, 3)
+    stored = deployment.results.read_artifact(run.run_path, "core_clip")
+    assert [attempt["batch"] for attempt in stored.meta["resource_metrics"]["oom_attempts"]] == [8, 4, 8, 4]
+    assert problems(deployment, run.run_path) == []
+    (cost,) = costs(deployment)
+    lost = row["duration_ms"] - cost["latency_ms_per_unit"] * cost["units"]
+    assert lost >= handle.lost_ms - 1 > 1, "what failed before is no cost of a unit"
+
+
+def test_batches_that_did_not_fit_stay_on_record_when_something_else_ends_the_component(
+    deployment: Deployment, clip: Path, submit: Submit
+) -> None:
+    unreliable(deployment, code="triton_bad_response")
+    run = submit(deployment, clip)
+    row = processed(run, [])
+    assert (row["status"], row["error_code"], row["batching"]["oom_retries"]) == ("error", "triton_bad_response", 2)
+    stored = deployment.results.read_artifact(run.run_path, "core_clip")
+    assert [attempt["batch"] for attempt in stored.meta["resource_metrics"]["oom_attempts"]] == [8, 4]
     assert problems(deployment, run.run_path) == []
 
 
@@ -176,6 +251,7 @@ def test_the_knob_bounds_batches_on_the_cpu_and_nothing_else_is_read(
     for given, expected in ((None, 8), (5, 5), (64, 64)):
         settings = deployment.settings.model_copy(update={"batch_size": given})
         made = Deployment(settings)
+        vars(made)["pool"] = deployment.pool
         run, node = submit(made, clip), made.graph.components["core_clip"]
         runner = batch_runner(run, node, [refusing(made, 1)], (320, 180))
         assert (runner.batch_size, runner.gpu_memory_mb) == (expected, None)
@@ -194,7 +270,7 @@ def on_gpu(deployment: Deployment, **overrides: Any) -> Refusing:
     """The CPU's model, claiming to run on the FAKE device."""
     entry = deployment.catalogue[ENTRY].model_copy(update={"device_policy": "cuda", **overrides})
     deployment.catalogue.entries[ENTRY] = entry
-    real = ModelPool(deployment.settings.models_dir, 1).get(entry.model_copy(update={"device_policy": "cpu"}))
+    real = deployment.pool.get(entry.model_copy(update={"device_policy": "cpu"}))
     handle = Refusing(real, 1000, entry, "cuda:0")
     vars(deployment)["pool"] = Shelf(handle)
     return handle

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trendflow.commands.costs import costs
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.orchestration.costs import PeakRss, record_costs
 from trendflow.orchestration.deployment import Deployment
@@ -120,3 +121,40 @@ def test_the_peak_counts_what_was_freed_again() -> None:
     if memory.peak_mb is None or before.peak_mb is None:
         pytest.skip("this kernel does not reset the peak of a process")
     assert 90 < memory.peak_mb - before.peak_mb < 160
+
+
+def test_a_component_that_nobody_knows_is_a_mistake_and_one_without_measurements_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRENDFLOW_HOME", str(tmp_path))
+    with pytest.raises(TrendFlowError, match=r"There is no component 'core_clipp'\.") as caught:
+        costs("core_clipp", False, False)
+    assert caught.value.error_code == "config_invalid"
+    assert costs("core_clip", False, False) == 0
+    assert "No costs of core_clip are known." in capsys.readouterr().err
+
+
+def test_rows_of_other_code_and_other_models_are_told_apart(
+    audio_deployment: Deployment,
+    clip: Path,
+    submit: Submit,
+    execute: Execute,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = submit(audio_deployment, clip)
+    execute(run)
+    row = next(row for row in run.costs if (row["component"], row["component_part"]) == ("tempo_extractor", "whole"))
+    registry = CostRegistry(audio_deployment.store, audio_deployment.schemas)
+    changed = [row, {**row, "producer_version": "9.9.9"}, {**row, "model_signature": "ab" * 32}]
+    registry.append(changed, run_id="r1", at="2026-01-02T03:04:05.678Z")
+    monkeypatch.setenv("TRENDFLOW_STORE_URL", audio_deployment.settings.resolved_store_url)
+    assert costs("tempo_extractor", False, False) == 0
+    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]]
+    version = str(row["producer_version"])
+    assert sorted(lines) == sorted(
+        ["tempo_extractor", *told] for told in ((version, "–"), ("9.9.9", "–"), (version, "abababab"))
+    )
+    assert costs("tempo_extractor", False, True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {estimate["producer_version"] for estimate in found} == {version, "9.9.9"}

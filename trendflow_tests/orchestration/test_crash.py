@@ -25,10 +25,12 @@ from trendflow_tests.orchestration.attempts import (
     Template,
     WritePoint,
     deployment_for,
-    forget_power_cuts,
 )
 from trendflow_tests.orchestration.conftest import write_clip
 from trendflow_tests.orchestration.runs import Execute, Submit, digests, origins, problems, write_graph
+
+# The warm process and the undisturbed run are made once, on the worker that has all of these tests.
+pytestmark = pytest.mark.xdist_group("crash")
 
 COMPONENTS = ("segmenter", "cut_detection", "loudness_extractor")
 # The pictures of a report are stored one like the other: the first and the last stand for all of them.
@@ -196,11 +198,6 @@ def assert_completes(attempt: Attempt, expected: Results) -> None:
     assert run_status(run, run.manifest()) == "success"
     assert validate_run(deployment, run.run_path) == []
     assert run.identity.run_id in deployment.store.get(f"render_cache/{run.run_path}/report.html").decode()
-
-
-@pytest.fixture(autouse=True)
-def _no_waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget_power_cuts(monkeypatch.setattr)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=list(SCENARIOS))

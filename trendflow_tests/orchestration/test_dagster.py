@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +26,8 @@ from trendflow.orchestration.dataset_checks import RULES
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.document_input import providing
 from trendflow.orchestration.launch import process_here
-from trendflow_tests.orchestration.runs import TEXT, Submit
+from trendflow_tests.orchestration.command_line import Cli
+from trendflow_tests.orchestration.runs import TEXT, Submit, write_graph, write_quick_graph
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -99,8 +99,16 @@ def test_assets_describe_their_components(deployment: Deployment) -> None:
 
 
 def test_a_run_records_versions_checks_and_metadata(
-    deployment: Deployment, clip: Path, submit: Submit, dagster_home: Path
+    deployment: Deployment,
+    clip: Path,
+    submit: Submit,
+    dagster_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    graph = write_quick_graph(tmp_path / "component_graph.yaml")
+    monkeypatch.setenv("TRENDFLOW_GRAPH_FILE", str(graph))
+    vars(deployment)["settings"] = deployment.settings.model_copy(update={"graph_file": graph})
     run = submit(deployment, clip, document=TEXT)
     job = load_job()
     with providing(run, TEXT):
@@ -148,15 +156,14 @@ def test_a_broken_file_fails_its_run_with_a_code_and_skips_the_rest(
 class DagsterServer:
     """`trendflow ui` as a user starts it: web server and daemon, on a free loopback port."""
 
-    def __init__(self, home: Path, models: Path, port: int) -> None:
+    def __init__(self, cli: Cli, port: int) -> None:
+        self.cli = cli
         self.url = f"http://127.0.0.1:{port}"
-        environment = {key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"}
-        environment |= {"TRENDFLOW_HOME": str(home), "TRENDFLOW_MODELS": str(models)}
-        self.log = (home.parent / "ui.log").open("wb")
+        self.log = (cli.home.parent / "ui.log").open("wb")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "trendflow", "ui", "--port", str(port)],
-            cwd=home.parent,
-            env=environment,
+            cwd=cli.home.parent,
+            env=cli.environment,
             stdout=self.log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -195,13 +202,10 @@ class DagsterServer:
 
 
 @pytest.fixture
-def server(tmp_path: Path, models_dir: Path) -> Iterator[DagsterServer]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    home = tmp_path / "home"
-    home.mkdir()
-    running = DagsterServer(home, models_dir, port)
+def server(tmp_path: Path, models_dir: Path, free_port: Callable[[], int]) -> Iterator[DagsterServer]:
+    graph = write_graph(tmp_path / "component_graph.yaml", "segmenter", "core_clip", "loudness_extractor")
+    cli = Cli(tmp_path / "home", models_dir, TRENDFLOW_GRAPH_FILE=str(graph))
+    running = DagsterServer(cli, free_port())
     try:
         yield running
     finally:
@@ -226,25 +230,16 @@ query($backfill: String!) {
 }"""
 
 
-@pytest.mark.timeout(420)
 def test_backfill_from_the_ui_isolates_the_broken_file(
-    server: DagsterServer, tmp_path: Path, models_dir: Path, clip: Path, other_clip: Path
+    server: DagsterServer, tmp_path: Path, clip: Path, other_clip: Path
 ) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"this is not a video.")
-    environment = {key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"}
-    environment |= {"TRENDFLOW_HOME": str(tmp_path / "home"), "TRENDFLOW_MODELS": str(models_dir)}
-    submitted = subprocess.run(
-        [sys.executable, "-m", "trendflow", "submit", str(clip), str(other_clip), str(broken)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    submitted = server.cli("submit", str(clip), str(other_clip), str(broken))
     keys = submitted.stdout.split()
-    assert len(keys) == 3
+    assert (submitted.returncode, len(keys)) == (0, 3), submitted.stderr
 
-    assets = server.wait(lambda: server.ask(NODES)["assetNodes"], 120)
+    assets = server.wait(lambda: server.ask(NODES)["assetNodes"], 300)
     names = {node["assetKey"]["path"][-1] for node in assets}
     # What is computed per video; the health of the features belongs to no partition.
     selected = [node["assetKey"] for node in assets if node["assetKey"]["path"] != ["feature_health"]]
@@ -261,7 +256,7 @@ def test_backfill_from_the_ui_isolates_the_broken_file(
         ended = [run for run in runs if run["status"] in ("SUCCESS", "FAILURE", "CANCELED")]
         return ended if len(ended) == 3 else None
 
-    runs = server.wait(finished, 280)
+    runs = server.wait(finished, 480)
     outcome = {}
     for run in runs:
         tags = {tag["key"]: tag["value"] for tag in run["tags"]}

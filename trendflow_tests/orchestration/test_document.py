@@ -20,6 +20,9 @@ from trendflow_tests.orchestration.command_line import Cli
 from trendflow_tests.orchestration.conftest import write_clip
 from trendflow_tests.orchestration.runs import Submit, write_graph
 
+# The run that most tests look at is made once, on the worker that has all of these tests.
+pytestmark = pytest.mark.xdist_group("document")
+
 # Words that stand nowhere in the program, one for each place a document has.
 CANARIES = ("zquixo", "vlympra", "krothune", "gwelfir", "drixomal", "Übelqyx")
 TEXT = {

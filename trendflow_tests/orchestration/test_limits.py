@@ -43,7 +43,7 @@ def spin(seconds: float) -> None:
         pass
 
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 def spin_on(stop: Callable[[], bool] = lambda: False) -> None:
@@ -92,7 +92,7 @@ def test_work_that_swallows_the_first_attempt_to_stop_it_is_stopped_by_a_later_o
         spin_on()
 
     with pytest.raises(OutOfTime):
-        run_within(0.05, swallow_once)
+        run_within(0.5, swallow_once)
     assert len(swallowed) == 1
 
 
@@ -105,7 +105,7 @@ def test_a_result_that_came_too_late_does_not_count() -> None:
         return 0
 
     with pytest.raises(OutOfTime):
-        run_within(0.05, late)
+        run_within(0.5, late)
 
 
 def test_it_holds_in_any_thread_and_leaves_the_others_alone() -> None:
@@ -160,10 +160,10 @@ def test_a_component_that_never_reports_ends_in_a_timeout_after_its_tries(
         spin_on()
         return value(0.0)
 
-    add_probe(deployment, endless, timeout_s=0.05)
+    add_probe(deployment, endless, timeout_s=1.0)  # enough to be called in, however busy the machine is
     run = submit(deployment, clip)
     found = execute(run)[NAME]
-    assert (found.meta["error_code"], found.meta["error"]) == ("timeout", "probe took longer than 0.05 s.")
+    assert (found.meta["error_code"], found.meta["error"]) == ("timeout", "probe took longer than 1 s.")
     assert (len(calls), found.retry_count) == (3, 2)
     assert statuses(run) == {"segmenter": "ok", NAME: "error"}
     # The process goes on: what runs next in this thread is not disturbed.

@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from trendflow.cli import main
-from trendflow.commands.files import write_output
+from trendflow.commands.files import require_folder, write_output
 from trendflow.commands.process import prepare_dagster_home
 from trendflow.commands.run_notes import run_notes
 from trendflow.commands.sources import parse_source
@@ -107,6 +107,16 @@ def test_output_that_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_pa
     assert "cannot be written: " in error.message
     assert str(tmp_path) not in error.message
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("place", ["{tmp}/file/report", "{tmp}/file"])
+def test_a_folder_that_cannot_be_is_found_out_before_the_work(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_bytes(b"kept")
+    error = complaint(lambda: require_folder(Path(place.format(tmp=tmp_path))))
+    assert error.error_code == "config_invalid"
+    assert "cannot be written: Not a directory." in error.message
+    require_folder(tmp_path / "new" / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "looking makes nothing"
 
 
 @pytest.mark.parametrize("arguments", [["graph", "-o"], ["schemas", "docs", "-o"], ["models", "licences", "-o"]])
@@ -221,12 +231,6 @@ def test_a_failed_optional_component_is_explained(
 # --- interrupts -------------------------------------------------------------------------------------------------------
 
 
-def _as_in_a_terminal() -> None:
-    """What starts the tests in the background may have told all of its children to ignore these."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-
-
 def test_ctrl_c_before_a_run_exists_is_one_sentence(tmp_path: Path, models_dir: Path, clip: Path) -> None:
     """The terminal sends it to everybody in the foreground; the media child must neither die of it nor complain."""
     environment = {key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"}
@@ -238,17 +242,16 @@ def test_ctrl_c_before_a_run_exists_is_one_sentence(tmp_path: Path, models_dir: 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=_as_in_a_terminal,
     )
     seen = psutil.Process(process.pid)
     while not (children := seen.children()):
         assert process.poll() is None, process.communicate()
     os.killpg(process.pid, signal.SIGINT)
-    printed, complained = process.communicate(timeout=60)
+    printed, complained = process.communicate()
     assert process.returncode == 130
     assert (printed, complained) == ("", "cancelled: Stopped by the user.\n")
     assert not (tmp_path / "home" / "store" / "result_store").exists()
-    psutil.wait_procs(children, timeout=30)
+    psutil.wait_procs(children, timeout=120)
     assert not any(child.is_running() for child in children)
 
 
@@ -256,17 +259,13 @@ def test_ctrl_c_before_a_run_exists_is_one_sentence(tmp_path: Path, models_dir: 
 def test_the_media_child_ends_with_its_parent(how: signal.Signals) -> None:
     code = "from trendflow.media import worker; worker.warm_up(); print(worker._idle[0].pid, flush=True); input()"
     with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=_as_in_a_terminal,
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         parent.send_signal(how)
         parent.wait()
-        psutil.wait_procs([child], timeout=30)
+        psutil.wait_procs([child], timeout=120)
         assert not child.is_running()
 
 

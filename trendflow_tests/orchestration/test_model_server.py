@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tritonclient.grpc import InferenceServerClient
 
 from trendflow.config import Settings
 from trendflow.contracts.manifest import find_row
 from trendflow.models.store import WeightsStore
 from trendflow.models.triton import server
+from trendflow.models.triton.connection import Session
 from trendflow.models.triton.environment import ServerEnvironment
 from trendflow.models.triton.repository import Repository, write_repository
 from trendflow.models.triton.runtime import TritonHandle
+from trendflow.models.triton.state import ServerState, read_state, running
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import RunContext, new_run_id, open_run, submit_run
+from trendflow.orchestration.work import Finished
 from trendflow.orchestration.wrapper import persist, run_component
 from trendflow_tests.orchestration.runs import problems, write_graph
 
@@ -34,16 +39,16 @@ class OwnServer:
     def __init__(self, folder: Path, environment: ServerEnvironment, repository: Repository) -> None:
         self.folder, self.environment, self.repository = folder, environment, repository
 
-    def start(self) -> server.ServerState:
+    def start(self) -> ServerState:
         return server.start(self.folder, self.environment, self.repository)
 
     def kill(self) -> None:
-        state = server.running(self.folder)
+        state = running(self.folder)
         assert state is not None
         os.kill(state.pid, signal.SIGKILL)
 
     def end(self) -> None:
-        state = server.read_state(self.folder)
+        state = read_state(self.folder)
         if state is not None:
             server.stop(self.folder, state)
 
@@ -66,13 +71,13 @@ def own_server(deployment: Deployment, triton_environment: ServerEnvironment) ->
     found.end()
 
 
-def submitted(deployment: Deployment, clip: Path, profile: str) -> RunContext:
+def submitted(deployment: Deployment, clip: Path, profile: str, video_id: str = "synthetic-clip") -> RunContext:
     return submit_run(
         deployment,
         locator=str(clip),
         source_type="local_path",
         platform_id="upload",
-        video_id="synthetic-clip",
+        video_id=video_id,
         run_id=new_run_id(),
         profile=profile,
     )
@@ -124,6 +129,65 @@ def test_a_run_on_a_server_gives_what_a_run_in_process_gives(
             np.testing.assert_allclose(arrays["served"][name], array, rtol=1e-4, atol=1e-5, err_msg=name)
         else:
             np.testing.assert_array_equal(arrays["served"][name], array, err_msg=name)
+
+
+def test_videos_that_are_worked_on_at_the_same_time_share_batches_of_the_server_and_keep_their_results(
+    deployment: Deployment, clip: Path, other_clip: Path, own_server: OwnServer
+) -> None:
+    """A batch of ours holds units of one video; what waits for the model at the same time is executed as one.
+
+    A third client keeps the model busy with the largest batches there are, so that both videos have to wait. Each has
+    one request under way, so an execution that is larger than a request and smaller than those batches is of both.
+    """
+    own = {name: submitted(deployment, path, "served", name) for name, path in (("one", clip), ("two", other_clip))}
+    for run in own.values():
+        persist(run, run_component(run, "segmenter"))
+    entry = deployment.catalogue[ENTRY].on("triton")
+    state = running(own_server.folder)
+    assert state is not None
+    finished: dict[str, Finished] = {}
+
+    def execute(name: str, run: RunContext) -> None:
+        finished[name] = run_component(run, "core_clip")
+
+    threads = [threading.Thread(target=execute, args=(name, run)) for name, run in own.items()]
+    request = deployment.settings.cpu_batch
+
+    def shared(sizes: set[int]) -> bool:
+        return any(request < size < entry.max_batch_size for size in sizes)
+
+    session = Session(state.grpc_url)
+    busy = {"images": np.zeros((entry.max_batch_size, 3, 224, 224), np.float32)}
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads) and not shared(executed_batches(state, ENTRY)):
+        session.result(session.send(entry, busy, {"B": entry.max_batch_size}))
+    session.close()
+    for thread in threads:
+        thread.join()
+    for name, run in own.items():
+        persist(run, finished[name])
+    assert {row_of(run, "core_clip")["batching"]["effective_batch_size"] for run in own.values()} == {request}
+    assert shared(executed_batches(state, ENTRY))
+
+    for name, path in (("one", clip), ("two", other_clip)):
+        alone = submitted(deployment, path, "starter", f"{name}-alone")
+        for component in ("segmenter", "core_clip"):
+            persist(alone, run_component(alone, component))
+        expected = deployment.results.read_artifact(alone.run_path, "core_clip").arrays
+        found = deployment.results.read_artifact(own[name].run_path, "core_clip").arrays
+        for key, array in expected.items():
+            if array.dtype.kind == "f":
+                np.testing.assert_allclose(found[key], array, rtol=1e-4, atol=1e-5, err_msg=key)
+            else:
+                np.testing.assert_array_equal(found[key], array, err_msg=key)
+
+
+def executed_batches(state: ServerState, model: str) -> set[int]:
+    """The sizes of the batches that the server has executed."""
+    with InferenceServerClient(state.grpc_url) as client:
+        (found,) = client.get_inference_statistics(model).model_stats
+        return {batch.batch_size for batch in found.batch_stats}
 
 
 def test_a_server_that_dies_is_tried_again_and_then_an_error_with_nothing_half_written(

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from trendflow.config import Settings
+from trendflow.models.pool import ModelPool
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.document_input import providing
 from trendflow.orchestration.inputs import drop_scratch, scratch_dir
@@ -22,9 +23,11 @@ from trendflow_tests.s3 import s3_client
 
 
 @pytest.fixture
-def remote(tmp_path: Path, models_dir: Path, s3_store_url: str, s3_options: dict[str, str]) -> Deployment:
+def remote(
+    tmp_path: Path, models_dir: Path, pool: ModelPool, s3_store_url: str, s3_options: dict[str, str]
+) -> Deployment:
     """A deployment that keeps everything but scratch below a prefix of the bucket which no other test knows."""
-    return Deployment(
+    made = Deployment(
         Settings(
             home=tmp_path / "remote",
             models=models_dir,
@@ -33,6 +36,8 @@ def remote(tmp_path: Path, models_dir: Path, s3_store_url: str, s3_options: dict
             onnx_threads=1,
         )
     )
+    vars(made)["pool"] = pool
+    return made
 
 
 def process(run: RunContext, execute: Execute) -> dict[str, str]:

@@ -28,7 +28,7 @@ def measured(browser: str, page: str, folder: Path) -> Any:
         "--dump-dom",
         probe.as_uri(),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     match = re.search(r"<pre id=\"out\">(.*?)</pre>", done.stdout, re.DOTALL)
     assert match, done.stdout[-500:]
     return json.loads(html.unescape(match[1]))

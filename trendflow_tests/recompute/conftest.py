@@ -12,6 +12,7 @@ import pytest
 from trendflow.config import Settings
 from trendflow.contracts.package_data import data_path
 from trendflow.contracts.video_document import Transcript, TranscriptSegment, VideoDocument, parse_document
+from trendflow.models.pool import ModelPool
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.document_input import providing
 from trendflow.orchestration.runs import new_run_id, submit_run
@@ -59,11 +60,16 @@ def document(repo_root: Path) -> VideoDocument:
 
 @pytest.fixture(scope="session")
 def finished(
-    tmp_path_factory: pytest.TempPathFactory, sample_video: Path, models_dir: Path, document: VideoDocument
+    tmp_path_factory: pytest.TempPathFactory,
+    sample_video: Path,
+    models_dir: Path,
+    pool: ModelPool,
+    document: VideoDocument,
 ) -> StoredRun:
     """The recut sample, processed once."""
     home, source = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("clip") / "recut.mp4"
     deployment = Deployment(Settings(home=home, models=models_dir, onnx_threads=1))
+    vars(deployment)["pool"] = pool
     with_profile(deployment, fewer_pictures(*PICTURES))
     run = submit_run(
         deployment,

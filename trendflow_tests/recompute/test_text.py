@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,7 +124,7 @@ def test_embeddings(finished: StoredRun) -> None:
     )
 
 
-def test_a_longer_document(finished: StoredRun, models_dir: Path) -> None:
+def test_a_longer_document(finished: StoredRun, pool: ModelPool) -> None:
     """SYNTHETIC: a document with everything that the sample's lacks, counted by hand and by the written rules."""
     spoken = [f"word{k % 37 + k // 60}" for k in range(130)]
     talk = " ".join(f"Chapter {k} tells of rivers, towns and the road between them." for k in range(40))
@@ -140,7 +139,7 @@ def test_a_longer_document(finished: StoredRun, models_dir: Path) -> None:
             (1.0, 21.0, " ".join(spoken[:70]), 0.5), (11.0, 31.0, " ".join(spoken[70:])), (40.0, 50.0, "  ")
         ),
     )
-    bench = Bench(ModelPool(models_dir).get(Catalogue.load()["minilm_l6"]))
+    bench = Bench(pool.get(Catalogue.load()["minilm_l6"]))
     artifact = bench.run(document, duration_s=60.0, coverage=0.75)
     found = dict(zip(artifact.arrays["feature_names"].tolist(), artifact.arrays["feature_values"], strict=True))
     title = f"Ünïque CAFÉ & can’t believe 3 Tricks tricks {signs}?!"

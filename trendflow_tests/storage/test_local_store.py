@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.storage import local_backend
 from trendflow.storage.object_store import ObjectStore
 from trendflow.storage.result_store import ResultStore
 from trendflow_tests.storage import child_work
@@ -79,7 +80,7 @@ def test_compare_and_swap_is_exclusive_and_freed_by_death(
     arrived, proceed = processes.Event(), processes.Event()
     child = processes.Process(target=child_work.swap_slowly, args=(root.as_uri(), "run/doc", etag, arrived, proceed))
     child.start()
-    assert arrived.wait(30)
+    assert arrived.wait(120)
     with ThreadPoolExecutor(1) as pool:
         swap = pool.submit(local.put_if_match, "run/doc", b"parent", etag)
         done, _ = wait([swap], timeout=0.2)
@@ -89,7 +90,7 @@ def test_compare_and_swap_is_exclusive_and_freed_by_death(
         else:
             proceed.set()
         child.join()
-        assert swap.result(timeout=30) is killed
+        assert swap.result(timeout=120) is killed
     assert child.exitcode == (-signal.SIGKILL if killed else 0)
     assert local.get("run/doc") == (b"parent" if killed else b"child")
 
@@ -160,7 +161,10 @@ def test_a_linked_folder_is_a_folder(local: ObjectStore, root: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("place", ["below a file", "where no folder can be made"])
-def test_a_store_that_cannot_be_made_is_one_sentence(tmp_path: Path, place: str) -> None:
+def test_a_store_that_cannot_be_made_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(local_backend, "_GIVE_UP_SEC", 0.1)  # as if others deleted the folder all the time
     (tmp_path / "file").write_bytes(b"")
     folder = tmp_path / "file" / "store" if place == "below a file" else Path("/proc/store")
     with pytest.raises(TrendFlowError) as caught:

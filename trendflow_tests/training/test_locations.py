@@ -73,7 +73,10 @@ class Both:
 def _train(artifacts: Path, instance: DagsterInstance, **config: dict[str, Any]) -> ExecuteInProcessResult:
     job = build_definitions(TrainingResource(artifacts=str(artifacts))).resolve_job_def(TRAIN_BASELINES)
     settings: dict[str, dict[str, Any]] = {"splits": {"settings": DIVISION}}
-    settings |= {f"baseline_{family}": {"settings": SETTINGS[family]} for family in BASELINES}
+    settings["baseline_catboost"] = {"settings": SETTINGS["catboost"]}
+    file = artifacts.parent / "lightgbm.yaml"  # the other way to say it
+    file.write_text(yaml.safe_dump(SETTINGS["lightgbm"]), encoding="utf-8")
+    settings["baseline_lightgbm"] = {"config": str(file)}
     for name, values in config.items():
         settings[name] = {**settings[name], **values}
     ops = {name: {"config": values} for name, values in settings.items()}
@@ -117,6 +120,8 @@ def test_the_second_location_trains_on_the_dataset_of_the_first(both: Both) -> N
         assert bundle.synthetic
         assert folder.name.startswith(f"SYNTHETIC_{family}-")
         assert bundle.manifest["dataset"]["dataset_fingerprint"] == fingerprint
+        assert bundle.manifest["config"]["resamples"] == QUICK["resamples"]
+        assert bundle.manifest["config"]["hyperparameters"] == SETTINGS[family]["hyperparameters"]
         stored = both.corpus.deployment.store.get(f"training/{folder.name}/metrics.json")
         assert json.loads(stored) == bundle.metrics
 

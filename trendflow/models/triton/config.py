@@ -5,6 +5,7 @@ Names, data types, dimensions and batching do not depend on the backend, so clie
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from tritonclient.grpc.model_config_pb2 import DataType as PbDataType
@@ -58,23 +59,31 @@ def backend_for(entry: CatalogueEntry, *, containers: bool) -> Backend:
     return backends[entry.engine]
 
 
-def model_config(entry: CatalogueEntry, backend: Backend, threads: int = 0) -> ModelConfig:
+def model_config(
+    entry: CatalogueEntry,
+    backend: Backend,
+    threads: int = 0,
+    model_sha256: str | None = None,
+    gpus: Sequence[int] = (),
+) -> ModelConfig:
     """The `config.pbtxt` of an entry. `threads` per operator on the CPU, 0 lets the engine choose.
 
-    Raises `model_spec_invalid` for tensors that Triton cannot batch.
+    `model_sha256` is that of the file in the repository: the catalogue does not know it of weights that are made on the
+    user's machine. `gpus` get one instance each, none means every GPU that the server sees. Raises
+    `model_spec_invalid` for tensors that Triton cannot batch.
     """
     config = ModelConfig(name=entry.name, backend=backend, max_batch_size=entry.max_batch_size)
     for spec in entry.inputs:
         config.input.add(name=spec.name, data_type=_data_type(spec), dims=_dims(entry, spec))
     for spec in entry.outputs:
         config.output.add(name=spec.name, data_type=_data_type(spec), dims=_dims(entry, spec))
-    config.instance_group.add(count=1, kind=ModelInstanceGroup.Kind.Value(_KINDS[entry.device_policy]))
+    config.instance_group.add(count=1, kind=ModelInstanceGroup.Kind.Value(_KINDS[entry.device_policy]), gpus=gpus)
     config.version_policy.specific.versions.append(int(SERVED_VERSION))
     if entry.max_batch_size > 1:
         sizes = {max(1, entry.max_batch_size // 2), entry.max_batch_size}
         config.dynamic_batching.preferred_batch_size.extend(sorted(sizes))
         config.dynamic_batching.max_queue_delay_microseconds = MAX_QUEUE_DELAY_US
-    for name, value in {**identity(entry), **_engine_settings(backend, threads)}.items():
+    for name, value in {**identity(entry), **_engine_settings(backend, threads, model_sha256)}.items():
         config.parameters[name].string_value = value
     if entry.warmup:
         warmup = config.model_warmup.add(name="zeros", batch_size=1, count=entry.warmup)
@@ -91,7 +100,6 @@ def identity(entry: CatalogueEntry) -> dict[str, str]:
     return {
         "catalogue_version": entry.version,
         "weights_digest": entry.weights_digest,
-        "model_sha256": entry.files[0].sha256,
         "precision": entry.precision,
         "class_names_digest": digest_of(list(entry.class_names)),
     }
@@ -123,10 +131,13 @@ def difference(entry: CatalogueEntry, served: ModelConfig) -> str | None:
     return None
 
 
-def _engine_settings(backend: Backend, threads: int) -> dict[str, str]:
+def _engine_settings(backend: Backend, threads: int, model_sha256: str | None) -> dict[str, str]:
     """Parameters the backend reads: ours is `backend_model.py`, onnxruntime's has its own names."""
     names = {"python": "intra_op_num_threads", "onnxruntime": "intra_op_thread_count"}
-    return {names[backend]: str(threads)} if backend in names else {}
+    settings = {names[backend]: str(threads)} if backend in names else {}
+    if backend == "python" and model_sha256 is not None:
+        settings["model_sha256"] = model_sha256
+    return settings
 
 
 def _data_type(spec: TensorSpec) -> int:

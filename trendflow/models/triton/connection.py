@@ -20,10 +20,13 @@ from tritonclient.utils import InferenceServerException
 
 from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.tensor_checks import check_inputs
+from trendflow.models.tensors import smallest_inputs
 from trendflow.models.triton.config import SERVED_VERSION, difference
 from trendflow.models.triton.errors import typed
 from trendflow.models.triton.request import Request
 from trendflow.models.triton.shared_memory import SharedMemoryPool
+from trendflow.models.triton.wire import InferenceChannel
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +46,14 @@ _CHANNEL = [
 ]
 
 
-def is_live(url: str, timeout_s: float = _CALL_TIMEOUT_S) -> bool:
-    """Whether a server answers at `url`."""
+def answering_server(url: str, timeout_s: float = _CALL_TIMEOUT_S) -> str | None:
+    """What the live server at `url` calls itself; None when none answers."""
     with InferenceServerClient(url, channel_args=_CHANNEL) as client:
         try:
-            return bool(client.is_server_live(client_timeout=timeout_s))
+            live = client.is_server_live(client_timeout=timeout_s)
+            return str(client.get_server_metadata(client_timeout=timeout_s).name) if live else None
         except InferenceServerException:
-            return False
+            return None
 
 
 class TritonConnection:
@@ -103,6 +107,7 @@ class Session:
     def __init__(self, url: str, shared_memory: bool = True, max_in_flight: int = MAX_IN_FLIGHT) -> None:
         self.is_lost = False
         self._client = InferenceServerClient(url, channel_args=_CHANNEL)
+        self._channel = InferenceChannel(url, _CHANNEL)
         self._slots = threading.BoundedSemaphore(max_in_flight)
         self._name = uuid.uuid4().hex[:12]
         self._numbers = itertools.count()
@@ -111,11 +116,19 @@ class Session:
         self._memory = SharedMemoryPool.open(self._client) if shared_memory and url.startswith(_LOOPBACK) else None
         log.info("connected to Triton at %s, tensors %s", url, "in shared memory" if self._memory else "on the wire")
         # Runs when the session is dropped and at the latest when the interpreter ends.
-        self._release = weakref.finalize(self, _release, self._client, self._memory)
+        self._release = weakref.finalize(self, _release, self._client, self._channel, self._memory)
 
     @property
     def uses_shared_memory(self) -> bool:
         return self._memory is not None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the server still answers."""
+        try:
+            return bool(self._ask(None, self._client.is_server_live))
+        except TrendFlowError:
+            return False
 
     def close(self) -> None:
         self.is_lost = True
@@ -145,6 +158,14 @@ class Session:
                 entry=entry.name,
             )
 
+    def prove(self, entry: CatalogueEntry) -> None:
+        """Have the model execute one small batch: a server goes on calling a model ready whose process died.
+
+        Raises what `result` does.
+        """
+        inputs = smallest_inputs(entry.inputs)
+        self.result(self.send(entry, inputs, check_inputs(entry, inputs)))
+
     def send(self, entry: CatalogueEntry, inputs: Mapping[str, np.ndarray], symbols: Mapping[str, int]) -> Request:
         """Send one batch without waiting for its answer; waits for a slot while too many are in flight.
 
@@ -153,23 +174,13 @@ class Session:
         self._slots.acquire()
         request = Request(entry, f"{self._name}-{next(self._numbers)}", symbols, self._memory, self._slots.release)
         try:
-            tensors, outputs = request.prepare(inputs)
-            call = self._client.async_infer(
-                entry.name,
-                tensors,
-                callback=request.answer,
-                model_version=SERVED_VERSION,
-                request_id=request.id,
-                outputs=outputs,
-                client_timeout=entry.deadline_ms / 1000,
-            )
-        except (InferenceServerException, OSError) as exc:
+            message = request.prepare(inputs)
+            request.cancel = self._channel.infer(message, entry.deadline_ms / 1000, request.answer)
+        except (InferenceServerException, OSError, TrendFlowError) as exc:
             request.fail(exc)
         except BaseException:
             request.fail(None)
             raise
-        else:
-            request.cancel = call.cancel
         return request
 
     def result(self, request: Request) -> dict[str, np.ndarray]:
@@ -223,7 +234,8 @@ class Session:
         )
 
 
-def _release(client: InferenceServerClient, memory: SharedMemoryPool | None) -> None:
+def _release(client: InferenceServerClient, channel: InferenceChannel, memory: SharedMemoryPool | None) -> None:
     if memory is not None:
         memory.close()
+    channel.close()
     client.close()

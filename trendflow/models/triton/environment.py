@@ -15,8 +15,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
+from trendflow.models.triton.errors import unwritable
 
 _INSTALL_TIMEOUT_S = 900.0
 _ASK_TIMEOUT_S = 60.0
@@ -87,7 +88,7 @@ class ServerEnvironment:
             shutil.copytree(self._distribution / "backends" / "python", target / "python")
             shutil.copy2(stub, target / "python" / stub.name)
         except OSError as exc:
-            raise as_typed(exc) from exc
+            raise unwritable(exc, "The folder of the Triton server") from exc
 
 
 def requirements() -> Path:
@@ -127,9 +128,12 @@ def ensure_environment(root: Path) -> ServerEnvironment:
     """
     pinned = hashlib.sha256(requirements().read_bytes() + sys.version.encode()).hexdigest()
     mark = root / _MARK
-    if not mark.is_file() or mark.read_text(encoding="utf-8") != pinned:
-        _create(root)
-        mark.write_text(pinned, encoding="utf-8")
+    try:
+        if not mark.is_file() or mark.read_bytes() != pinned.encode():
+            _create(root)
+            mark.write_bytes(pinned.encode())
+    except OSError as exc:
+        raise unwritable(exc, "The folder of the Triton environment") from exc
     return open_environment(root)
 
 
@@ -148,7 +152,7 @@ def _create(root: Path) -> None:
             said = getattr(exc, "stderr", None) or getattr(exc, "stdout", None) or ""
             raise TrendFlowError(
                 "dependency_missing",
-                "The packages of the Triton server could not be installed; see the detail for what pip said.",
+                "The packages of the Triton server could not be installed.",
                 kind="triton_environment",
                 type=type(exc).__name__,
                 output=str(said).strip().replace(str(root), "<environment>")[-500:],

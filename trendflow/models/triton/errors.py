@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from tritonclient.utils import InferenceServerException
 
-from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.models.allocation import is_allocation_failure
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,11 @@ _STATUS = {
     "INVALID_ARGUMENT": ("model_spec_invalid", "The Triton server refuses the request"),
 }
 _OTHER = ("triton_bad_response", "The Triton server failed")
+_LOST = ("triton_unavailable", "The Triton server has to be started again: it lost the process that executes a model")
+_NO_SHARED_MEMORY = "increase the shared memory pool"
+"""How the Python backend says that the host has no more memory for it to share with its processes."""
+_BACKEND_IS_GONE = "is not healthy"
+"""How the Python backend says that its process died. The server itself lives on and calls the model ready."""
 
 
 def typed(exc: InferenceServerException, entry: str | None = None) -> TrendFlowError:
@@ -28,8 +34,20 @@ def typed(exc: InferenceServerException, entry: str | None = None) -> TrendFlowE
     """
     status = str(exc.status() or "").rpartition(".")[2]
     code, sentence = _STATUS.get(status, _OTHER)
-    if code == _OTHER[0] and is_allocation_failure(str(exc.message())):
+    said = str(exc.message())
+    if code == _OTHER[0] and (is_allocation_failure(said) or _NO_SHARED_MEMORY in said):
         code, sentence = "out_of_memory", "The Triton server ran out of memory"
-    log.warning("triton answered %s for %s: %s", status, entry, exc.message())
+    elif code == _OTHER[0] and _BACKEND_IS_GONE in said:
+        code, sentence = _LOST
+    log.warning("triton answered %s for %s: %s", status, entry, said)
     detail = {"status": status} | ({"entry": entry} if entry else {})
     return TrendFlowError(code, f"{sentence}{f' ({entry})' if entry else ''}.", **detail)
+
+
+def unwritable(exc: OSError, what: str) -> TrendFlowError:
+    """`storage_unavailable` when only space is missing, `config_invalid` for a place that cannot be written."""
+    typed = as_typed(exc)
+    if typed.error_code == "storage_unavailable":
+        return typed
+    reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
+    return TrendFlowError("config_invalid", f"{what} cannot be written: {reason}.", errno=exc.errno)

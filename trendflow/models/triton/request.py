@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 import numpy as np
-from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
+from tritonclient.grpc import InferResult
+from tritonclient.grpc.service_pb2 import ModelInferRequest
 from tritonclient.utils import InferenceServerException
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.tensors import TensorSpec, size_of
-from trendflow.models.triton.config import WIRE_DTYPES
+from trendflow.models.triton.config import SERVED_VERSION, WIRE_DTYPES
 from trendflow.models.triton.shared_memory import Region, SharedMemoryPool, layout
+from trendflow.models.triton.wire import encoded, place_in_memory
 
 _STILL_RUNNING = ("StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED", "StatusCode.UNAVAILABLE")
 """Failures after which the server may yet finish the inference and write its outputs."""
@@ -37,26 +40,27 @@ class Request:
         self.entry = entry
         self.id = request_id
         self.future: Future[dict[str, np.ndarray]] = Future()
-        self.cancel: Callable[[], None] = lambda: None
+        self.cancel: Callable[[], object] = lambda: None
         self._memory = memory
         self._done = done
+        self._ending = threading.Lock()
+        self._ended = False
         self._region: Region | None = None
         self._offsets: dict[str, int] = {}
         self._shapes = {spec.name: _shape(spec, symbols) for spec in entry.outputs}
 
-    def prepare(self, inputs: Mapping[str, np.ndarray]) -> tuple[list[InferInput], list[InferRequestedOutput]]:
-        """The tensors as the client library takes them. Inputs are copied; the caller may change them afterwards.
+    def prepare(self, inputs: Mapping[str, np.ndarray]) -> bytes:
+        """The encoded request. Inputs are copied; the caller may change them afterwards.
 
-        Raises `InferenceServerException` or OSError when memory cannot be shared.
+        Raises `InferenceServerException`, OSError or `out_of_memory` when memory cannot be shared.
         """
-        tensors = [
-            InferInput(spec.name, list(inputs[spec.name].shape), WIRE_DTYPES[spec.dtype]) for spec in self.entry.inputs
-        ]
-        outputs = [InferRequestedOutput(spec.name) for spec in self.entry.outputs]
+        message = ModelInferRequest(model_name=self.entry.name, model_version=SERVED_VERSION, id=self.id)
+        for spec in self.entry.inputs:
+            message.inputs.add(name=spec.name, datatype=WIRE_DTYPES[spec.dtype], shape=inputs[spec.name].shape)
+        for spec in self.entry.outputs:
+            message.outputs.add(name=spec.name)
         if self._memory is None:
-            for tensor in tensors:
-                tensor.set_data_from_numpy(np.ascontiguousarray(inputs[tensor.name()]))
-            return tensors, outputs
+            return encoded(message, [inputs[spec.name] for spec in self.entry.inputs])
         sizes = {name: array.nbytes for name, array in inputs.items()}
         # An output whose size only the model knows comes over the wire.
         sizes |= {
@@ -67,15 +71,14 @@ class Request:
         offsets, total = layout(list(sizes.values()))
         self._offsets = dict(zip(sizes, offsets, strict=True))
         self._region = region = self._memory.lease(total)
-        for tensor in tensors:
-            name = tensor.name()
-            region.write(self._offsets[name], inputs[name])
-            tensor.set_shared_memory(region.name, sizes[name], self._offsets[name])
-        for output in outputs:
-            key = f"output {output.name()}"
+        for tensor in message.inputs:
+            region.write(self._offsets[tensor.name], inputs[tensor.name])
+            place_in_memory(tensor, region.name, sizes[tensor.name], self._offsets[tensor.name])
+        for output in message.outputs:
+            key = f"output {output.name}"
             if key in sizes:
-                output.set_shared_memory(region.name, sizes[key], self._offsets[key])
-        return tensors, outputs
+                place_in_memory(output, region.name, sizes[key], self._offsets[key])
+        return encoded(message, [])
 
     def answer(self, result: InferResult | None, error: Exception | None) -> None:
         """Called by the client library's thread, which must never see an exception."""
@@ -87,20 +90,29 @@ class Request:
         except Exception as exc:  # whatever breaks here must reach the thread that waits
             self.fail(exc)
             return
-        self._end(reusable=True)
-        self.future.set_result(outputs)
+        if self._end(reusable=True):
+            self.future.set_result(outputs)
 
     def fail(self, error: Exception | None) -> None:
         """End the request with an error; None when the caller raises by itself."""
         refused = isinstance(error, InferenceServerException) and error.status() not in _STILL_RUNNING
-        self._end(reusable=refused or isinstance(error, TrendFlowError))
-        self.future.set_exception(error or TrendFlowError("cancelled", "The request was not sent."))
+        if self._end(reusable=refused or isinstance(error, TrendFlowError)):
+            self.future.set_exception(error or TrendFlowError("cancelled", "The request was not sent."))
 
-    def _end(self, *, reusable: bool) -> None:
+    def _end(self, *, reusable: bool) -> bool:
+        """Release what the request holds; False when it has ended before.
+
+        A sender that is interrupted cannot know whether the request went out, so its answer may still come.
+        """
+        with self._ending:
+            if self._ended:
+                return False
+            self._ended = True
         region, self._region = self._region, None
         if region is not None and self._memory is not None:
             (self._memory.give_back if reusable else self._memory.abandon)(region)
         self._done()
+        return True
 
     def _read(self, result: InferResult) -> dict[str, np.ndarray]:
         """The outputs as arrays of their own. Raises `triton_bad_response`."""

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
-from trendflow.contracts.canonical import canonical_json
-from trendflow.contracts.errors import TrendFlowError, as_typed
-from trendflow.models.triton.connection import is_live
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.models.triton.connection import answering_server
 from trendflow.models.triton.environment import ServerEnvironment
-from trendflow.models.triton.process import end_process, exact_process, session_members, started_ticks_of
+from trendflow.models.triton.errors import unwritable
+from trendflow.models.triton.process import boot_id, end_process, end_session, exact_process, started_ticks_of
 from trendflow.models.triton.repository import Repository
+from trendflow.models.triton.state import HOST, STATE, ServerState, forget, read_state, write_state
 
-HOST = "127.0.0.1"
-STATE = "server.json"
 LOG = "server.log"
 
 _PORTS = ("http", "grpc", "metrics")
@@ -31,78 +27,9 @@ _EXIT_TIMEOUT_S = 5
 """How long the server lets running inferences finish when it is told to end."""
 _POLL_S = 0.1
 _SHARED_MEMORY = Path("/dev/shm")
-_LOG_LINES = 15
 
 # A server started by this process is its child and has to be waited for; one found by its state file is not.
 _children: dict[int, subprocess.Popen[bytes]] = {}
-
-
-@dataclass(frozen=True)
-class ServerState:
-    """A started server. `started_ticks` (clock ticks since boot) tells its process from a later one of the same id.
-
-    `memory_prefix` begins the names of the shared memory between the server and its backend processes.
-    """
-
-    pid: int
-    started_ticks: int
-    http_port: int
-    grpc_port: int
-    metrics_port: int
-    log: str
-    memory_prefix: str
-    repository: str
-    repository_digest: str
-    models: tuple[str, ...]
-
-    @property
-    def grpc_url(self) -> str:
-        return f"{HOST}:{self.grpc_port}"
-
-    @property
-    def is_alive(self) -> bool:
-        return started_ticks_of(self.pid) == self.started_ticks
-
-    def log_tail(self) -> str:
-        """The last lines of the log, without the folders of this machine."""
-        try:
-            text = Path(self.log).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
-        lines = [line for line in text.splitlines() if line.strip() and line[0] not in "+|"]
-        return "\n".join(lines[-_LOG_LINES:]).replace(str(Path(self.log).parent), "<triton>")
-
-
-def read_state(folder: Path) -> ServerState | None:
-    """The server last started from `folder`, running or not; None when there is none."""
-    try:
-        values = json.loads((folder / STATE).read_bytes())
-        return ServerState(**{**values, "models": tuple(values["models"])})
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as exc:
-        raise TrendFlowError(
-            "config_invalid", f"The state file {STATE} of the Triton server cannot be read; delete it.", file=STATE
-        ) from exc
-
-
-def running(folder: Path) -> ServerState | None:
-    """The server of `folder` if its process lives."""
-    state = read_state(folder)
-    return state if state is not None and state.is_alive else None
-
-
-def endpoint(url: str | None, folder: Path) -> str:
-    """`host:port` of the configured server, else of the one started from `folder`. Raises `triton_unavailable`."""
-    if url is not None:
-        return url
-    state = running(folder)
-    if state is None:
-        raise TrendFlowError(
-            "triton_unavailable",
-            "No Triton server runs here: start one with 'trendflow triton up' or set TRENDFLOW_TRITON_URL.",
-        )
-    return state.grpc_url
 
 
 def start(
@@ -124,31 +51,21 @@ def start(
             raise TrendFlowError("config_invalid", "A Triton server of this folder runs already; end it first.")
         stop(folder, previous)
     chosen = _choose_ports(ports or {})
-    folder.mkdir(parents=True, exist_ok=True)
-    backends = folder / "backends"
+    backends, log = folder / "backends", folder / LOG
+    memory_prefix = f"triton-{secrets.token_hex(6)}-"
     environment.install_backends(backends)
-    log, memory_prefix = folder / LOG, f"triton-{secrets.token_hex(6)}-"
-    with log.open("wb") as sink:
-        try:
-            # A session of its own: Ctrl-C in the terminal that started it is not meant for the server, and whatever
-            # process it starts can be told by it.
-            process = subprocess.Popen(
-                _command(environment, repository.path, backends, memory_prefix, chosen),
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env=environment.variables(),
-                start_new_session=True,
-            )
-        except OSError as exc:
-            raise TrendFlowError(
-                "dependency_missing", "The Triton server cannot be executed on this machine.", errno=exc.errno
-            ) from exc
+    try:
+        process = _spawn(_command(environment, repository.path, backends, memory_prefix, chosen), environment, log)
+    except OSError as exc:
+        raise TrendFlowError(
+            "dependency_missing", "The Triton server cannot be executed on this machine.", errno=exc.errno
+        ) from exc
     _children[process.pid] = process
     state = ServerState(
         pid=process.pid,
         started_ticks=started_ticks_of(process.pid) or 0,
+        host=socket.gethostname(),
+        boot=boot_id(),
         http_port=chosen["http"],
         grpc_port=chosen["grpc"],
         metrics_port=chosen["metrics"],
@@ -159,8 +76,8 @@ def start(
         models=repository.models,
     )
     try:
-        _write_state(folder, state)
-        _await_live(process, state, timeout_s)
+        write_state(folder, state)
+        await_live(state, timeout_s)
     except BaseException:
         stop(folder, state)
         raise
@@ -170,8 +87,31 @@ def start(
 def stop(folder: Path, state: ServerState) -> bool:
     """End exactly this server and forget it; False when it was gone already.
 
-    It gets some seconds to finish what it is doing.
+    It gets some seconds to finish what it is doing. Raises `config_invalid` for a server that another host or another
+    user started, `timeout` for one that cannot be killed.
     """
+    if state.is_elsewhere:
+        raise TrendFlowError(
+            "config_invalid",
+            f"The Triton server of this folder was started on the host {state.host}; end it there, or delete "
+            f"{STATE} when that host is gone.",
+            host=state.host,
+        )
+    was_alive = state.is_alive
+    try:
+        if state.boot == boot_id():
+            _end(state)
+        for region in _SHARED_MEMORY.glob(f"{state.memory_prefix}*"):
+            region.unlink(missing_ok=True)
+        forget(folder, state)
+    except PermissionError as exc:
+        raise TrendFlowError(
+            "config_invalid", "The Triton server of this folder belongs to another user of this machine.", pid=state.pid
+        ) from exc
+    return was_alive
+
+
+def _end(state: ServerState) -> None:
     with exact_process(state.pid, state.started_ticks) as handle:
         if handle is not None:
             end_process(handle, _EXIT_TIMEOUT_S + 5)
@@ -179,21 +119,38 @@ def stop(folder: Path, state: ServerState) -> bool:
     if child is not None:
         child.wait()
     # A server that died, or that was told to end while it loaded, leaves its backend processes and their memory behind.
-    for pid, started_ticks in session_members(state.pid, state.started_ticks):
-        with exact_process(pid, started_ticks) as orphan:
-            if orphan is not None:
-                end_process(orphan, 0)
-    for region in _SHARED_MEMORY.glob(f"{state.memory_prefix}*"):
-        region.unlink(missing_ok=True)
-    if read_state(folder) == state:
-        (folder / STATE).unlink(missing_ok=True)
-    return handle is not None
+    end_session(state.pid, state.started_ticks)
+
+
+def _spawn(command: list[str], environment: ServerEnvironment, log: Path) -> subprocess.Popen[bytes]:
+    """Start the server, its words in `log`; the log of the one before is kept. Raises OSError when it cannot run.
+
+    A session of its own: Ctrl-C in the terminal that started it is not meant for the server, and whatever process it
+    starts can be told by it.
+    """
+    try:
+        if log.exists():
+            log.replace(log.with_name(f"{log.name}.previous"))
+        sink = log.open("wb")
+    except OSError as exc:
+        raise unwritable(exc, "The folder of the Triton server") from exc
+    with sink:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            cwd=log.parent,
+            env=environment.variables(),
+            start_new_session=True,
+        )
 
 
 def _command(
     environment: ServerEnvironment, repository: Path, backends: Path, memory_prefix: str, ports: Mapping[str, int]
 ) -> list[str]:
     options = {
+        "id": memory_prefix.rstrip("-"),
         "model-repository": repository,
         "backend-directory": backends,
         "backend-config": f"python,shm-region-prefix-name={memory_prefix}",
@@ -208,14 +165,20 @@ def _command(
     return [str(environment.server), *flags, *(f"--{name}={value}" for name, value in options.items())]
 
 
-def _await_live(process: subprocess.Popen[bytes], state: ServerState, timeout_s: float) -> None:
+def await_live(state: ServerState, timeout_s: float = _START_TIMEOUT_S) -> None:
+    """Wait until this very server answers. Raises `triton_unavailable` when it dies or takes longer."""
     deadline = time.monotonic() + timeout_s
-    while not (is_live(state.grpc_url, timeout_s=1.0) and _listens(state.http_port) and _listens(state.metrics_port)):
-        with suppress(subprocess.TimeoutExpired):
-            code = process.wait(_POLL_S)
+    while not (
+        answering_server(state.grpc_url, timeout_s=1.0) == state.server_id
+        and _listens(state.http_port)
+        and _listens(state.metrics_port)
+    ):
+        if not state.is_alive:
+            child = _children.get(state.pid)
+            code = None if child is None else child.wait()
             raise TrendFlowError(
                 "triton_unavailable",
-                f"The Triton server ended with code {code} while it started.",
+                "The Triton server ended while it started" + ("." if code is None else f", with code {code}."),
                 exit_code=code,
                 log=state.log_tail(),
             )
@@ -225,6 +188,7 @@ def _await_live(process: subprocess.Popen[bytes], state: ServerState, timeout_s:
                 f"The Triton server did not answer within {timeout_s:.0f} seconds.",
                 log=state.log_tail(),
             )
+        time.sleep(_POLL_S)
 
 
 def _listens(port: int) -> bool:
@@ -250,13 +214,3 @@ def _choose_ports(wanted: Mapping[str, int | None]) -> dict[str, int]:
                 ) from exc
             chosen[name] = int(probe.getsockname()[1])
     return chosen
-
-
-def _write_state(folder: Path, state: ServerState) -> None:
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{STATE}.", dir=folder)
-        with os.fdopen(handle, "wb") as file:
-            file.write(canonical_json(asdict(state)))
-        os.replace(name, folder / STATE)
-    except OSError as exc:
-        raise as_typed(exc) from exc

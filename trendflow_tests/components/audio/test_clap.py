@@ -37,8 +37,8 @@ from trendflow_tests.models.builders import random_encoder
 
 
 @pytest.fixture(scope="module")
-def musicnn(models_dir: Path) -> ModelHandle:
-    return ModelPool(models_dir).get(Catalogue.load()["musicnn_msd"])
+def musicnn(pool: ModelPool) -> ModelHandle:
+    return pool.get(Catalogue.load()["musicnn_msd"])
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,10 +28,8 @@ WIDTH, HEIGHT = 284, 160
 
 
 @pytest.fixture(scope="module")
-def flow_model() -> Iterator[ModelHandle]:
-    pool = ModelPool(Path("unused: an algorithm has no files"))
-    yield pool.get(Catalogue.load()["dis_flow_320"])
-    pool.close()
+def flow_model(pool: ModelPool) -> ModelHandle:
+    return pool.get(Catalogue.load()["dis_flow_320"])
 
 
 def motion_of(model: ModelHandle, clip: visual.Clip) -> Upstream:

@@ -14,6 +14,9 @@ from trendflow_tests.components.cuts.scenes import dissolve
 from trendflow_tests.components.cuts.truth import HARD_CUTS
 from trendflow_tests.components.schema_check import schema_problems
 
+# Each video is decoded once, on the worker that has all of these tests.
+pytestmark = pytest.mark.xdist_group("cuts-of-real-videos")
+
 RealClip = Callable[[str], Clip]
 
 

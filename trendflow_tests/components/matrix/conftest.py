@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from trendflow.models.pool import ModelPool
 from trendflow_tests.components.matrix.films import make_film
 from trendflow_tests.components.matrix.screening import RandomModels, Screen, Screening, screen
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[RandomModels]:
+def models(tmp_path_factory: pytest.TempPathFactory, models_dir: Path, pool: ModelPool) -> RandomModels:
     """Loaded once for all films."""
-    pool = RandomModels(models_dir, tmp_path_factory.mktemp("random_weights"))
-    yield pool
-    pool.close()
+    return RandomModels(pool, models_dir, tmp_path_factory.mktemp("random_weights"))
 
 
 @pytest.fixture(scope="session")

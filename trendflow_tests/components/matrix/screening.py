@@ -56,11 +56,11 @@ class Screening:
 Screen = Callable[[str], Screening]
 
 
-class RandomModels(ModelPool):
-    """A pool that also holds models with RANDOM weights, for the roles whose weights are not shipped."""
+class RandomModels:
+    """A pool and beside it models with RANDOM weights, for the roles whose weights are not shipped."""
 
-    def __init__(self, models_dir: Path, folder: Path) -> None:
-        super().__init__(models_dir, threads=1)
+    def __init__(self, shipped: ModelPool, models_dir: Path, folder: Path) -> None:
+        self.shipped = shipped
         self.folder = models_dir
         self.handles: dict[str, OnnxHandle] = {}
         for role, handle in {"depth": random_depth(folder), "scene_classifier": random_places(folder)}.items():
@@ -76,7 +76,7 @@ class RandomModels(ModelPool):
         for handle in self.handles.values():
             if handle.entry.name == entry.name:
                 return handle
-        return super().get(entry, device)
+        return self.shipped.get(entry, device)
 
 
 def screen(name: str, film: Film, folder: Path, models: RandomModels) -> Screening:
@@ -84,7 +84,7 @@ def screen(name: str, film: Film, folder: Path, models: RandomModels) -> Screeni
 
     Never raises for a component that fails: its error is what it made of the film.
     """
-    settings = Settings(home=folder, models=models.folder, batch_size=32, min_duration_sec=film.min_duration_sec)
+    settings = Settings(home=folder, models=models.folder, min_duration_sec=film.min_duration_sec)
     deployment = Deployment(settings)
     shipped = Catalogue.load()
     entries = {**shipped.entries, **{entry.name: entry for entry in models.entries.values()}}

@@ -35,7 +35,7 @@ def _run(screening: Screen, component: str, **changes: Any) -> Artifact:
 
 
 def _stored(screening: Screen, component: str) -> Artifact:
-    """What the run stored, in batches of up to 32."""
+    """What the run stored, in batches of up to eight."""
     arrays, meta = screening(FILM).finished[component].artifacts[component]
     return Artifact(arrays, meta["status"], meta["empty_reason"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,8 @@ from trendflow_tests.components.visual.clips import Clip, decode
 
 
 @pytest.fixture(scope="session")
-def flow_model() -> Iterator[ModelHandle]:
-    pool = ModelPool(Path("unused: an algorithm has no files"))
-    yield pool.get(Catalogue.load()["dis_flow_320"])
-    pool.close()
+def flow_model(pool: ModelPool) -> ModelHandle:
+    return pool.get(Catalogue.load()["dis_flow_320"])
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,9 @@ from trendflow_tests.components.visual.clips import (
     flat_clip,
 )
 
+# The flow of the clips is computed once, on the worker that has all of these tests.
+pytestmark = pytest.mark.xdist_group("flow-of-real-videos")
+
 TEXTURE = texture(1)
 
 

@@ -1,8 +1,6 @@
-"""The shipped text encoder, loaded once."""
+"""The shipped text encoder."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
@@ -12,5 +10,5 @@ from trendflow_tests.components.text.documents import Bench
 
 
 @pytest.fixture(scope="session")
-def bench(models_dir: Path) -> Bench:
-    return Bench(ModelPool(models_dir).get(Catalogue.load()["minilm_l6"]))
+def bench(pool: ModelPool) -> Bench:
+    return Bench(pool.get(Catalogue.load()["minilm_l6"]))

@@ -15,8 +15,8 @@ from trendflow_tests.components.visual.clips import Bench, Clip, decode, flat_cl
 
 
 @pytest.fixture(scope="session")
-def bench(models_dir: Path) -> Bench:
-    return Bench(ModelPool(models_dir), SchemaRegistry.load())
+def bench(pool: ModelPool) -> Bench:
+    return Bench(pool, SchemaRegistry.load())
 
 
 @pytest.fixture(scope="session")

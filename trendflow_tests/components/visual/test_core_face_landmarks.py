@@ -24,6 +24,9 @@ from trendflow_tests.components.visual.clips import (
     flat_clip,
 )
 
+# The clips are decoded once, on the worker that has all of these tests.
+pytestmark = pytest.mark.xdist_group("clips-of-people")
+
 
 def objects_of(clip: Clip, persons: list[int] | None = None) -> Upstream:
     """Object detections reduced to what the faces read: `persons` per frame, by default one."""

@@ -11,6 +11,9 @@ from trendflow.contracts.artifact import Artifact
 from trendflow.contracts.errors import TrendFlowError
 from trendflow_tests.components.visual.clips import Bench, Clip, Respecified, assert_same, features, flat_clip
 
+# The clips are decoded once, on the worker that has all of these tests.
+pytestmark = pytest.mark.xdist_group("clips-of-people")
+
 
 @pytest.fixture(scope="module")
 def people_objects(bench: Bench, people: Clip) -> Artifact:

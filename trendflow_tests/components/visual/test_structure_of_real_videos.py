@@ -30,6 +30,9 @@ from trendflow_tests.components.schema_check import schema_problems
 from trendflow_tests.components.structure.scripted import Script, features
 from trendflow_tests.components.visual.clips import Bench, Clip
 
+# The films are measured once, on the worker that has all of these tests.
+pytestmark = pytest.mark.xdist_group("structure-of-real-videos")
+
 CUT_TIMES_S = (11.875, 15.75, 23.0417)
 
 
@@ -69,8 +72,8 @@ def decode_once(path: Path, every: int) -> tuple[Clip, cuts_clips.Clip]:
 
 
 @pytest.fixture(scope="module")
-def flow_model(models_dir: Path) -> ModelHandle:
-    return ModelPool(models_dir).get(Catalogue.load()["dis_flow_320"])
+def flow_model(pool: ModelPool) -> ModelHandle:
+    return pool.get(Catalogue.load()["dis_flow_320"])
 
 
 def film_of(

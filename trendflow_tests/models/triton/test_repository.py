@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,9 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.catalogue import Catalogue, CatalogueEntry
 from trendflow.models.store import WeightsStore
 from trendflow.models.triton.config import difference
-from trendflow.models.triton.repository import config_text, write_repository
-from trendflow_tests.models.builders import entry_values
-from trendflow_tests.triton import STARTER, double_entry
+from trendflow.models.triton.repository import config_text, plan_repository, write_repository
+from trendflow_tests.models.builders import entry_values, place
+from trendflow_tests.triton import STARTER, double_entry, made_here
 
 
 def parsed(text: str) -> ModelConfig:
@@ -152,6 +154,49 @@ def test_a_digest_follows_the_weights_and_the_tuning(tmp_path: Path) -> None:
     assert len(digests) == 2
 
 
+def test_a_plan_is_what_would_be_written_and_writes_nothing(tmp_path: Path) -> None:
+    entry, data = double_entry("double")
+    place(tmp_path / "models", entry, data)
+    store = WeightsStore(tmp_path / "models")
+    planned = plan_repository([entry], store, tmp_path / "repository", threads=2)
+    assert not (tmp_path / "repository").exists()
+    assert planned == write_repository([entry], store, tmp_path / "repository", threads=2)
+
+
+def test_a_folder_that_cannot_be_moved_into_place_leaves_the_old_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A FAULT is injected into the last of the renames."""
+    entry, data = double_entry("double")
+    place(tmp_path / "models", entry, data)
+    (tmp_path / "repository" / "old").mkdir(parents=True)
+    real = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if path.name == "repository" and path.parent != tmp_path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(TrendFlowError) as error:
+        write_repository([entry], WeightsStore(tmp_path / "models"), tmp_path / "repository")
+    assert error.value.error_code == "storage_unavailable"
+    assert [path.name for path in (tmp_path / "repository").iterdir()] == ["old"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "repository"]
+
+
+def test_weights_of_this_machine_are_named_by_their_own_digest(tmp_path: Path) -> None:
+    """The catalogue knows only what they are made from."""
+    entry, data = made_here()
+    store = WeightsStore(tmp_path)
+    (tmp_path / "candidate").write_bytes(data)
+    store.prepare(entry, entry.files[0])
+    store.accept(entry, entry.files[0], tmp_path / "candidate")
+    config = parsed(plan_repository([entry], store, tmp_path / "repository").contents[0].config)
+    assert config.parameters["model_sha256"].string_value == hashlib.sha256(data).hexdigest()
+    assert difference(entry, config) is None
+
+
 def test_absent_weights_leave_the_old_repository(tmp_path: Path) -> None:
     entry, _ = double_entry("double")
     (tmp_path / "repository" / "old").mkdir(parents=True)
@@ -176,7 +221,8 @@ def test_a_model_without_a_batch_axis_cannot_be_served(shape: list[Any], batch: 
 
 
 def test_an_engine_needs_a_backend(tmp_path: Path) -> None:
-    entry, data = double_entry("plan", engine="tensorrt")
+    entry, data = double_entry("plan")
+    entry = entry.model_copy(update={"engine": "tensorrt"})
     path = tmp_path / "models" / entry.folder / "model.onnx"
     path.parent.mkdir(parents=True)
     path.write_bytes(data)

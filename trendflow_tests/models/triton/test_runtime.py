@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ from trendflow.models.interface import TextEncoder
 from trendflow.models.pool import ModelPool
 from trendflow.models.triton.connection import Session, TritonConnection
 from trendflow.models.triton.runtime import TritonHandle
+from trendflow.models.triton.shared_memory import SharedMemoryPool
 from trendflow_tests.triton import LARGEST_BATCH_IN_MEMORY, STARTER, Served, double_entry
 
 pytestmark = pytest.mark.xdist_group("triton")
@@ -298,6 +302,66 @@ def test_a_session_that_is_dropped_gives_its_memory_back(served: Served) -> None
     assert own_regions(served) != before
     del session
     assert own_regions(served) == before
+
+
+def test_weights_that_were_made_on_this_machine_are_served(load: Callable[..., TritonHandle]) -> None:
+    inputs = rows(3)
+    np.testing.assert_array_equal(load("made_here").infer(inputs)["y"], inputs["x"] * 2)
+
+
+def test_memory_of_a_request_that_came_too_late_is_given_up(served: Served) -> None:
+    """While the server may write into it, it refuses; the next region that is needed finds it done."""
+    release = served.folder / "repository" / "faulty" / "release"
+    entry = served.entries["faulty"]
+    slow = entry.model_copy(update={"deadline_ms": 300})
+    before = own_regions(served)
+    session = Session(served.state.grpc_url)
+    try:
+        assert code_of(lambda: session.result(session.send(slow, rows(2, HANGS), {"B": 2}))) == "triton_timeout"
+        late = set(own_regions(served)) - set(before)
+        assert len(late) == 1
+        session.result(session.send(served.entries["double"], rows(2), {"B": 2}))
+        assert late < set(own_regions(served)), "it is in use"
+    finally:
+        release.touch()
+    session.result(session.send(entry, rows(2), {"B": 2}))  # executed after the late one
+    session.close()
+    release.unlink()
+    assert own_regions(served) == before
+
+
+def test_memory_of_a_client_that_was_killed_is_given_up_by_the_next(served: Served) -> None:
+    before = own_regions(served)
+    killed = f"""
+import os, signal
+from trendflow.models.triton.connection import Session
+session = Session({served.state.grpc_url!r})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", killed], capture_output=True).returncode == -signal.SIGKILL
+    left = set(own_regions(served)) - set(before)
+    assert len(left) == 1
+    alive = Session(served.state.grpc_url)
+    assert not left & set(own_regions(served))
+    other = Session(served.state.grpc_url)
+    assert len(own_regions(served)) == len(before) + 2, "nobody takes the memory of those who live"
+    for session in (alive, other):
+        session.close()
+    assert own_regions(served) == before
+
+
+def test_a_host_without_room_for_a_batch_is_out_of_memory_and_not_a_crash(served: Served) -> None:
+    """Memory that is only promised would end the process at the first byte beyond what the host has."""
+    with InferenceServerClient(served.state.grpc_url) as client:
+        pool = SharedMemoryPool.open(client)
+        assert pool is not None
+        host = os.statvfs("/dev/shm")
+        assert code_of(lambda: pool.lease(host.f_blocks * host.f_frsize + 1)) == "out_of_memory"
+        region = pool.lease(1)
+        region.write(0, np.ones(1, np.uint8))
+        pool.give_back(region)
+        pool.close()
+    assert [name for name in os.listdir("/dev/shm") if name.startswith("trendflow")] == []
 
 
 def test_nobody_listens(free_port: Callable[[], int]) -> None:

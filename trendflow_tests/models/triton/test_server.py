@@ -12,6 +12,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,11 +22,13 @@ from trendflow.models.catalogue import Catalogue
 from trendflow.models.store import WeightsStore
 from trendflow.models.triton import environment, server
 from trendflow.models.triton.environment import ServerEnvironment
+from trendflow.models.triton.process import boot_id, started_ticks_of
 from trendflow.models.triton.repository import Repository, write_repository
+from trendflow.models.triton.state import STATE, ServerState, endpoint, read_state, running, write_state
 from trendflow_tests.models.builders import place
 from trendflow_tests.orchestration.command_line import Cli
 from trendflow_tests.orchestration.runs import write_graph
-from trendflow_tests.triton import double_entry
+from trendflow_tests.triton import Served, double_entry
 
 pytestmark = pytest.mark.xdist_group("triton")
 
@@ -59,49 +62,108 @@ def test_a_server_answers_on_loopback_and_is_gone_after_it_was_ended(
     folder = tmp_path / "triton"
     state = server.start(folder, triton_environment, repository)
     try:
-        assert server.read_state(folder) == server.running(folder) == state
+        assert read_state(folder) == running(folder) == state
         ready = f"http://127.0.0.1:{state.http_port}/v2/models/double/versions/1/ready"
         with urllib.request.urlopen(ready) as answer:
             assert answer.status == 200
         with urllib.request.urlopen(f"http://127.0.0.1:{state.metrics_port}/metrics") as answer:
             assert b"nv_inference_request_success" in answer.read()
-        assert server.endpoint(None, folder) == state.grpc_url
+        assert endpoint(None, folder) == state.grpc_url
         assert raised(server.start, folder, triton_environment, repository).error_code == "config_invalid"
         assert state.is_alive, "the second start left the first server alone"
     finally:
         assert server.stop(folder, state)
     assert not state.is_alive
-    assert server.read_state(folder) is None
+    assert read_state(folder) is None
     assert not server.stop(folder, state)
-    assert raised(server.endpoint, None, folder).error_code == "triton_unavailable"
+    assert raised(endpoint, None, folder).error_code == "triton_unavailable"
 
 
-def test_a_configured_address_is_taken_as_it_is(tmp_path: Path) -> None:
-    assert server.endpoint("models.example.org:8001", tmp_path) == "models.example.org:8001"
+@pytest.mark.parametrize("address", ["models.example.org:8001", "10.0.0.7:1", "[::1]:65535"])
+def test_a_configured_address_is_taken_as_it_is(tmp_path: Path, address: str) -> None:
+    assert endpoint(address, tmp_path) == address
 
 
-def test_only_the_very_process_that_was_started_is_ended(
-    tmp_path: Path, bystander: subprocess.Popen[bytes], repository: Repository
-) -> None:
-    """The server is gone, and its id belongs to somebody else by now."""
-    state = server.ServerState(
+@pytest.mark.parametrize(
+    "address", ["", "models", "http://models:8001", "models:http", "models:0", "models:65536", "a b:1", "::1:8001"]
+)
+def test_an_address_of_another_form_is_refused(tmp_path: Path, address: str) -> None:
+    assert raised(endpoint, address, tmp_path).error_code == "config_invalid"
+
+
+def test_a_server_that_answers_in_place_of_the_started_one_is_not_it(served: Served) -> None:
+    server.await_live(served.state, timeout_s=0)
+    other = dataclasses.replace(served.state, memory_prefix="triton-another-")
+    error = raised(server.await_live, other, timeout_s=0)
+    assert (error.error_code, "did not answer" in error.message) == ("triton_unavailable", True)
+
+
+@pytest.fixture
+def of_bystander(tmp_path: Path, bystander: subprocess.Popen[bytes]) -> ServerState:
+    """The state file of a server that would be the bystander, if nothing but the process id counted."""
+    return ServerState(
         pid=bystander.pid,
-        started_ticks=1,
+        started_ticks=started_ticks_of(bystander.pid) or 0,
+        host=socket.gethostname(),
+        boot=boot_id(),
         http_port=1,
         grpc_port=2,
         metrics_port=3,
         log=str(tmp_path / "server.log"),
         memory_prefix="triton-none-",
-        repository=str(repository.path),
-        repository_digest=repository.digest,
-        models=repository.models,
+        repository="repository",
+        repository_digest="digest",
+        models=("double",),
     )
-    (tmp_path / server.STATE).write_text(json.dumps(dataclasses.asdict(state)))
-    assert server.read_state(tmp_path) == state
-    assert server.running(tmp_path) is None
+
+
+@pytest.mark.parametrize("changed", [{"started_ticks": 1}, {"boot": "another start of the kernel"}], ids=str)
+def test_only_the_very_process_that_was_started_is_ended(
+    tmp_path: Path, bystander: subprocess.Popen[bytes], of_bystander: ServerState, changed: dict[str, Any]
+) -> None:
+    """The server is gone, and its id belongs to somebody else by now."""
+    assert of_bystander.is_alive
+    state = dataclasses.replace(of_bystander, **changed)
+    write_state(tmp_path, state)
+    assert read_state(tmp_path) == state
+    assert running(tmp_path) is None
     assert not server.stop(tmp_path, state)
     assert bystander.poll() is None
-    assert server.read_state(tmp_path) is None
+    assert read_state(tmp_path) is None
+
+
+def test_a_server_of_another_host_is_left_to_that_host(
+    tmp_path: Path, bystander: subprocess.Popen[bytes], of_bystander: ServerState
+) -> None:
+    state = dataclasses.replace(of_bystander, host="another")
+    write_state(tmp_path, state)
+    assert running(tmp_path) is None
+    error = raised(server.stop, tmp_path, state)
+    assert (error.error_code, error.detail["host"]) == ("config_invalid", "another")
+    assert bystander.poll() is None
+    assert read_state(tmp_path) == state
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"pid": 0},
+        {"pid": "many"},
+        {"grpc_port": 65536},
+        {"models": None},
+        {"memory_prefix": ""},  # everything in /dev/shm begins so
+        {"memory_prefix": "triton-*"},
+        {"memory_prefix": "../tmp/triton-0-"},
+    ],
+    ids=str,
+)
+def test_a_state_file_that_no_server_wrote_is_refused(
+    tmp_path: Path, of_bystander: ServerState, changed: dict[str, Any]
+) -> None:
+    (tmp_path / STATE).write_text(json.dumps(dataclasses.asdict(of_bystander) | changed))
+    assert raised(read_state, tmp_path).error_code == "config_invalid"
+    (tmp_path / STATE).write_text("{")
+    assert raised(read_state, tmp_path).error_code == "config_invalid"
 
 
 def backend_processes(folder: Path) -> list[int]:
@@ -122,6 +184,7 @@ def test_a_dead_server_leaves_no_process_and_no_memory_once_it_is_cleared_away(
     assert backend_processes(folder)
     assert list(Path("/dev/shm").glob(f"{state.memory_prefix}*"))
     os.kill(state.pid, signal.SIGKILL)
+    assert running(folder) is None, "it takes the kernel some time, but the server answers nobody any more"
     assert not server.stop(folder, state)
     assert backend_processes(folder) == []
     assert list(Path("/dev/shm").glob(f"{state.memory_prefix}*")) == []
@@ -138,7 +201,7 @@ def test_a_port_that_is_taken_is_named(
         error = raised(server.start, tmp_path / "triton", triton_environment, repository, {"grpc": port})
     assert error.error_code == "config_invalid"
     assert f"port {port} for grpc" in error.message
-    assert server.read_state(tmp_path / "triton") is None
+    assert read_state(tmp_path / "triton") is None
 
 
 def test_a_server_that_dies_while_starting_leaves_its_last_words(
@@ -153,7 +216,7 @@ def test_a_server_that_dies_while_starting_leaves_its_last_words(
     assert error.detail["exit_code"] == 1
     assert f"127.0.0.1:{ports['grpc']}" in error.detail["log"]
     assert str(tmp_path / "triton") not in error.detail["log"]
-    assert server.read_state(tmp_path / "triton") is None
+    assert read_state(tmp_path / "triton") is None
 
 
 def test_a_server_that_does_not_answer_is_ended(
@@ -161,7 +224,7 @@ def test_a_server_that_does_not_answer_is_ended(
 ) -> None:
     error = raised(server.start, tmp_path / "triton", triton_environment, repository, timeout_s=0.0)
     assert error.error_code == "triton_unavailable"
-    assert server.read_state(tmp_path / "triton") is None
+    assert read_state(tmp_path / "triton") is None
 
 
 def test_an_environment_without_a_server_is_refused(tmp_path: Path) -> None:
@@ -209,7 +272,7 @@ def cli(tmp_path: Path, models_dir: Path, triton_environment: ServerEnvironment)
         TRENDFLOW_TRITON_ENV=str(triton_environment.root),
     )
     yield found
-    state = server.read_state(found.home / "triton")
+    state = read_state(found.home / "triton")
     if state is not None:
         server.stop(found.home / "triton", state)
 
@@ -223,7 +286,7 @@ def test_the_commands_tell_one_story(cli: Cli) -> None:
     started = cli("triton", "up")
     assert started.returncode == 0, started.stderr
     assert "1 models are ready" in started.stdout
-    state = server.running(cli.home / "triton")
+    state = running(cli.home / "triton")
     assert state is not None
 
     shown = cli("triton", "status")
@@ -235,7 +298,7 @@ def test_the_commands_tell_one_story(cli: Cli) -> None:
     again = cli("triton", "up")
     assert again.returncode == 0
     assert "runs already" in again.stdout
-    assert server.running(cli.home / "triton") == state
+    assert running(cli.home / "triton") == state
 
     ended = cli("triton", "down")
     assert ended.returncode == 0
@@ -243,9 +306,36 @@ def test_the_commands_tell_one_story(cli: Cli) -> None:
     assert not state.is_alive
 
 
+def test_a_running_server_is_not_replaced_by_what_it_is_not(cli: Cli) -> None:
+    """Neither its repository nor its ports change, and one that lost a process of its own is not called running."""
+    assert cli("triton", "up").returncode == 0
+    config = cli.home / "triton" / "repository" / "efficientnet_lite0_224" / "config.pbtxt"
+    written = config.stat()
+    state = running(cli.home / "triton")
+    assert state is not None
+
+    cli.environment["TRENDFLOW_ONNX_THREADS"] = "2"
+    refused = cli("triton", "up")
+    assert (refused.returncode, refused.stderr.partition(":")[0]) == (2, "config_invalid")
+    assert config.stat() == written
+    cli.environment["TRENDFLOW_ONNX_THREADS"] = "1"
+
+    other = next(port for port in (20001, 20002) if port != state.grpc_port)
+    refused = cli("triton", "up", "--grpc-port", str(other))
+    assert (refused.returncode, "other ports" in refused.stderr) == (2, True)
+    (backend,) = backend_processes(cli.home)
+    os.kill(backend, signal.SIGKILL)
+    for command in ("status", "up"):
+        refused = cli("triton", command)
+        assert refused.returncode == 75
+        assert refused.stderr.startswith("triton_unavailable: ")
+        assert "efficientnet_lite0_224" in refused.stderr
+    assert cli("triton", "down").returncode == 0
+
+
 def test_a_server_that_was_killed_is_seen_and_replaced(cli: Cli) -> None:
     assert cli("triton", "up").returncode == 0
-    first = server.running(cli.home / "triton")
+    first = running(cli.home / "triton")
     assert first is not None
     os.kill(first.pid, signal.SIGKILL)
     shown = cli("triton", "status")
@@ -253,9 +343,11 @@ def test_a_server_that_was_killed_is_seen_and_replaced(cli: Cli) -> None:
     assert "triton_unavailable: The Triton server ended by itself" in shown.stderr
     assert "Started GRPCInferenceService" in shown.stderr
     assert cli("triton", "up").returncode == 0
-    second = server.running(cli.home / "triton")
+    second = running(cli.home / "triton")
     assert second is not None
     assert second.pid != first.pid
+    kept = (cli.home / "triton" / "server.log.previous").read_text()
+    assert "Started GRPCInferenceService" in kept
 
 
 def test_a_repository_for_containers_can_be_written(cli: Cli, tmp_path: Path) -> None:
@@ -263,6 +355,36 @@ def test_a_repository_for_containers_can_be_written(cli: Cli, tmp_path: Path) ->
     assert written.returncode == 0, written.stderr
     config = (tmp_path / "out" / "efficientnet_lite0_224" / "config.pbtxt").read_text()
     assert 'backend: "onnxruntime"' in config
+    assert cli("triton", "repository", str(tmp_path / "out")).returncode == 0, "one of its own is replaced"
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    for target in ("out", "out/thesis.txt"):
+        refused = cli("triton", "repository", str(tmp_path / target))
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("config_invalid: ")
+        assert len(refused.stderr.splitlines()) == 1
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(cli: Cli) -> None:
+    cli.home.mkdir()
+    (cli.home / "triton").write_text("no folder")
+    refused = cli("triton", "up")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("config_invalid: The folder of the Triton server cannot be written")
+    refused = cli("triton", "repository", "/proc/repository")
+    assert (refused.returncode, refused.stderr.partition(":")[0]) == (2, "config_invalid")
+    (cli.home / "triton").unlink()
+
+
+def test_a_profile_without_a_model_to_serve_starts_nothing(cli: Cli, tmp_path: Path) -> None:
+    cli.environment["TRENDFLOW_GRAPH_FILE"] = str(write_graph(tmp_path / "none.yaml", "segmenter"))
+    refused = cli("triton", "up")
+    assert (refused.returncode, refused.stderr.partition(":")[0]) == (2, "config_invalid")
+    assert not (cli.home / "triton" / "repository").exists()
 
 
 def test_up_refuses_a_taken_port_and_unknown_profiles(cli: Cli) -> None:
