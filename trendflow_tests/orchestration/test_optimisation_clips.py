@@ -10,6 +10,7 @@ import numpy as np
 from trendflow.contracts.manifest import update_run
 from trendflow.optimisation.clips import clips_of_files, clips_of_runs
 from trendflow.orchestration.deployment import Deployment
+from trendflow_tests.orchestration.conftest import write_clip
 from trendflow_tests.orchestration.runs import Execute, Submit
 
 SEGMENTER = {"segmenter"}
@@ -27,7 +28,8 @@ def test_stored_runs_give_each_source_once_with_the_frames_of_the_component(
     assert [len(one) for one in found] == [60, 60]  # all there are: 6 s at 10 frames per second
     assert found[0].video.duration_sec == 6.0
     (first,) = clips_of_runs(deployment.results, deployment.store, "core_clip", 1, tmp_path / "scratch")
-    (decoded,) = clips_of_files([clip], "core_clip", (200, 400, 800), tmp_path / "files")
+    third = write_clip(tmp_path / "synthetic3.mp4", seed=2)
+    decoded, *_ = clips_of_files([clip, other_clip, third], "core_clip", (200, 400, 800), tmp_path / "files")
     assert (decoded.name, decoded.sha256) == (clip.name, first.sha256)
     np.testing.assert_array_equal(decoded.times_s, first.times_s)
     wanted = np.array([0, 31, 59])
