@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -14,14 +15,18 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 # Distributions that are used by name in configuration files or as a command rather than imported.
-USED_OTHERWISE = {"dagster-webserver": "trendflow ui starts its command"}
+USED_OTHERWISE = {
+    "dagster-webserver": "trendflow ui starts its command",
+    "tzdata": "zoneinfo reads it where the system has no time zones",
+}
 # Modules that the environment of another process provides.
 PROVIDED_ELSEWHERE = {
     "pynvml": "the extra cuda, installed on hosts that have such a device",
     "tensorrt": "the extra tensorrt, installed where plans are built and run",
     "triton_python_backend_utils": "Triton's Python backend, to the model file it executes",
 }
-OWN = {"benchmarks", "trendflow", "trendflow_tests"}
+OWN = {"benchmarks", "training", "trendflow", "trendflow_tests"}
+PRODUCT = ("training", "trendflow")
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +52,20 @@ def requirements(project: dict, *extras: str) -> dict[str, Requirement]:
     return {canonicalize_name(found.name): found for found in map(Requirement, texts)}
 
 
-def imported_distributions(folder: Path) -> set[str]:
+def owners_of(module: str, owners: Mapping[str, list[str]]) -> set[str]:
+    """The distributions that a module may come from; of a shared namespace those that have a part of this name."""
+    top, _, rest = module.partition(".")
+    found = set(owners[top])
+    if len(found) > 1 and rest:
+        part = (top, rest.partition(".")[0])
+        found = {name for name in found if any(file.parts[:2] == part for file in metadata.files(name) or ())}
+    return {canonicalize_name(name) for name in found}
+
+
+def imported_distributions(*folders: Path) -> set[str]:
     owners = metadata.packages_distributions()
     found: set[str] = set()
-    for path in folder.rglob("*.py"):
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -62,13 +77,13 @@ def imported_distributions(folder: Path) -> set[str]:
                 top = name.partition(".")[0]
                 if top not in sys.stdlib_module_names and top not in OWN | set(PROVIDED_ELSEWHERE):
                     assert top in owners, f"{path.name} imports {top}, which no installed distribution provides"
-                    found.update(canonicalize_name(owner) for owner in owners[top])
+                    found.update(owners_of(name, owners))
     return found
 
 
 def test_every_import_is_declared(project: dict, repo_root: Path) -> None:
     declared = set(requirements(project, "build"))
-    assert imported_distributions(repo_root / "trendflow") - declared == set()
+    assert imported_distributions(*(repo_root / folder for folder in PRODUCT)) - declared == set()
 
 
 @pytest.mark.parametrize("folder", ["benchmarks", "trendflow_tests"])
@@ -81,7 +96,7 @@ def test_every_import_of_tests_is_declared(project: dict, repo_root: Path, folde
 
 
 def test_every_dependency_is_used(project: dict, repo_root: Path) -> None:
-    used = imported_distributions(repo_root / "trendflow") | set(USED_OTHERWISE)
+    used = imported_distributions(*(repo_root / folder for folder in PRODUCT)) | set(USED_OTHERWISE)
     assert set(requirements(project, "build")) - used == set()
 
 
