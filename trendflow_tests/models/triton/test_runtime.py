@@ -109,9 +109,7 @@ def test_a_batch_beyond_the_limit_is_sent_in_parts(load: Callable[..., TritonHan
     before = statistics(served, "double")
     inputs = rows(27)
     np.testing.assert_array_equal(handle.infer(inputs)["y"], inputs["x"] * 2)
-    # The server answers first and counts afterwards; a count that never comes ends the test by its time limit.
-    while (after := statistics(served, "double")).inference_count - before.inference_count < 27:
-        pass
+    after = statistics(served, "double", before.inference_count + 27)
     assert handle.entry.max_batch_size == 8
     assert after.inference_count - before.inference_count == 27
     assert max(batch.batch_size for batch in after.batch_stats) <= 8
@@ -147,7 +145,7 @@ def test_the_server_puts_requests_of_several_clients_together(served: Served, se
         for session in sessions
     ]
     vectors = np.concatenate([session.result(request)["embeddings"] for session, request in requests])
-    after = statistics(served, entry.name)
+    after = statistics(served, entry.name, before.inference_count + 16)
     for session in sessions:
         session.close()
     assert after.inference_count - before.inference_count == 16
@@ -370,10 +368,16 @@ def test_nobody_listens(free_port: Callable[[], int]) -> None:
     assert code_of(lambda: TritonHandle.load(entry, "cpu", connection)) == "triton_unavailable"
 
 
-def statistics(served: Served, name: str) -> Any:
+def statistics(served: Served, name: str, units: int = 0) -> Any:
+    """What the server has counted, once it has counted `units`.
+
+    It answers first and counts afterwards; a count that never comes ends the test by its time limit.
+    """
     with InferenceServerClient(served.state.grpc_url) as client:
-        (found,) = client.get_inference_statistics(name).model_stats
-        return found
+        while True:
+            (found,) = client.get_inference_statistics(name).model_stats
+            if found.inference_count >= units:
+                return found
 
 
 def own_regions(served: Served) -> list[str]:
