@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from training.compare import Comparison, compare, interval, markdown
@@ -30,6 +30,11 @@ _PIPE_WIDTH = 140
 def _console(stderr: bool = False) -> Console:
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=_PIPE_WIDTH)
+
+
+def _teller(progress: Progress, task: TaskID) -> Callable[[str], None]:
+    """Shows the step that a training run is at, on its own line."""
+    return lambda step: progress.update(task, step=step)
 
 
 def train(
@@ -64,7 +69,7 @@ def train(
                 artifacts,
                 previous=previous,
                 store=store,
-                progress=lambda step, task=task: progress.update(task, step=step),  # type: ignore[misc]
+                progress=_teller(progress, task),
             )
             progress.update(task, total=1, completed=1, step="done" if known is None else "reused")
             runs.append(run)

@@ -3,7 +3,6 @@
 from dagster import DefaultScheduleStatus, RunRequest, ScheduleDefinition, SkipReason, schedule
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.collector.schedule import SchedulePolicy
 from trendflow.orchestration.dataset_step import nothing_to_collect, nothing_to_import
 from trendflow.orchestration.resources import TrendFlowResource
@@ -28,10 +27,7 @@ def build_schedules(
         description="Takes the snapshots that are due.",
     )
     def collect_daily(trendflow: TrendFlowResource) -> RunRequest | SkipReason:
-        try:
-            idle = nothing_to_collect(trendflow.deployment, SchedulePolicy())
-        except TrendFlowError as error:
-            idle = str(error)
+        idle = nothing_to_collect(trendflow.deployment, SchedulePolicy())
         return RunRequest() if idle is None else SkipReason(idle)
 
     @schedule(
@@ -43,10 +39,7 @@ def build_schedules(
         description="Builds a dataset of the snapshots and runs there are.",
     )
     def build_weekly(trendflow: TrendFlowResource) -> RunRequest | SkipReason:
-        try:
-            idle = nothing_to_import(trendflow.deployment)
-        except TrendFlowError as error:
-            idle = str(error)
+        idle = nothing_to_import(trendflow.deployment)
         return RunRequest() if idle is None else SkipReason(idle)
 
     return [collect_daily, build_weekly]
