@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import threading
+import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from trendflow.models.triton.process import started_ticks_of
 
 _SMALLEST = 1 << 16
 _CALL_TIMEOUT_S = 5.0
+_SETTLE_S = 1.0
+"""How long closing waits for a server that has answered but not let go yet: it answers first and lets go afterwards."""
+_SETTLE_STEP_S = 0.005
 _ALIGNMENT = 64
 _FOLDER = Path("/dev/shm")
 _OWNER = re.compile(r"trendflow-(?P<namespace>\d+)-(?P<pid>\d+)-(?P<ticks>\d+)-")
@@ -137,7 +141,13 @@ class SharedMemoryPool:
             regions, self._free = self._free, []
         for region in regions:
             region.memory.close()
-        self._unregister([region.name for region in regions])
+        answered = self._unregister([region.name for region in regions])
+        end = time.monotonic() + _SETTLE_S
+        while answered and self._reclaims and time.monotonic() < end:
+            time.sleep(_SETTLE_STEP_S)
+            answered = self._unregister(answered)
+        with self._lock:
+            self._abandoned += answered
         self._reclaim()
 
     def _allocate(self, name: str, size: int) -> SharedMemory:
