@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.contracts.errors import TrendFlowError
 
 if TYPE_CHECKING:
     from trendflow.dataset.collector.schedule import Due, SchedulePolicy
@@ -34,11 +34,13 @@ def import_command(
     from rich.progress import Progress
 
     from trendflow.commands.console import err, out
+    from trendflow.commands.files import cannot_be_written, require_folder
     from trendflow.dataset.snapshots.importer import add_files
     from trendflow.dataset.snapshots.observations import Observations
 
     if not files and not collected:
         raise TrendFlowError("config_invalid", "Name at least one file to import, or --collected.")
+    require_folder(output)
     into = Observations()
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         add_files(files or [], into, lambda path: progress.open(path, "rb", description=path.name))
@@ -47,16 +49,13 @@ def import_command(
             _snapshot_store(_store()).read_into(into)
     with err.status("sorting"):
         found = into.finish()
+    _print_report(found.report)
+    if not found.report.n_snapshots:
+        raise TrendFlowError("input_constraint_violated", "No snapshot was left to import; nothing was written.")
     try:
         found.write(output)
     except OSError as exc:
-        typed = as_typed(exc)
-        if typed.error_code == "storage_unavailable":
-            raise typed from exc
-        raise TrendFlowError(
-            "config_invalid", "The folder named by --output cannot be written.", errno=exc.errno
-        ) from exc
-    _print_report(found.report)
+        raise cannot_be_written(output, exc) from exc
     out.print(f"tables {output}", highlight=False, soft_wrap=True)
 
 
@@ -160,8 +159,18 @@ def _row(item: Due) -> list[str]:
 def _print_report(report: ImportReport) -> None:
     from trendflow.commands.console import out, table
     from trendflow.dataset.snapshots.report import RULES
+    from trendflow.presentation.formatting import plural
 
-    out.print(f"{report.n_snapshots} snapshots of {report.n_videos} videos", highlight=False)
-    rows = [[name, str(report.counts[name]), text] for name, text in RULES.items() if report.counts[name]]
+    snapshots, videos = plural(report.n_snapshots, "snapshot"), plural(report.n_videos, "video")
+    out.print(f"{snapshots} of {videos}", highlight=False)
+    for source in report.sources:
+        if ignored := source.get("ignored_columns"):
+            names = ", ".join(map(repr, ignored))  # as any file may spell them, control characters and all
+            out.print(f"{source['name']}: ignored {names}", highlight=False, markup=False, soft_wrap=True)
+    rows = []
+    for name, text in RULES.items():
+        if report.counts[name]:
+            columns = ", ".join(f"{count} {column}" for column, count in sorted(report.details.get(name, {}).items()))
+            rows.append([name, str(report.counts[name]), f"{text} ({columns})" if columns else text])
     if rows:
         out.print(table(None, ["rule", "cases", "what was done"], rows, right=("cases",)))

@@ -15,6 +15,7 @@ from typing import Any
 from trendflow.contracts.canonical import canonical_json, digest_of, sha256_hex
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.storage.object_store import ObjectNotFound, ObjectStore
+from trendflow.storage.retry import ContentionPolicy
 
 ROOT = "tables"
 SNAPSHOTS, TARGETS, CHANNELS, DATASET = "snapshots", "targets", "channels", "dataset"
@@ -50,27 +51,32 @@ class TableStore:
     def put(
         self, name: str, files: Mapping[str, bytes] | None = None, facts: Mapping[str, Any] | None = None
     ) -> StoredTable:
-        """Make this the current version of `name`."""
+        """Make this the current version of `name`. Of several writers at once each replaces the one before it.
+
+        Raises `storage_unavailable` when others keep replacing the record.
+        """
         contents = files or {}
         stored = StoredTable(name, {file: sha256_hex(data) for file, data in sorted(contents.items())}, facts or {})
-        for file, data in contents.items():
-            self._store.put(f"{stored.prefix}/{file}", data)
-        before = self._superseded(name)
-        self._store.put(f"{ROOT}/{name}/{_RECORD}", canonical_json(asdict(stored)))
-        # Only what was current: another folder may be that of a writer who is about to publish it.
-        if before is not None and before.digest != stored.digest:
-            self._store.delete_prefix(before.prefix)
-        return stored
+        record = canonical_json(asdict(stored))
+        for _ in ContentionPolicy().attempts():
+            before, etag = self._superseded(name)
+            # Anew with every attempt: whoever replaced this very version in the meantime removed its files.
+            for file, data in contents.items():
+                self._store.put(f"{stored.prefix}/{file}", data)
+            if not self._publish(name, record, etag):
+                continue
+            # Only what was current: another folder may be that of a writer who is about to publish it.
+            if before is not None and before.digest != stored.digest:
+                self._store.delete_prefix(before.prefix)
+            return stored
+        raise TrendFlowError("storage_unavailable", f"The record of the stored {name} could not be written.")
 
     def find(self, name: str) -> StoredTable | None:
         """The current version. Raises `artifact_validation_failed` for a record that cannot be read."""
         try:
-            document = json.loads(self._store.get(f"{ROOT}/{name}/{_RECORD}"))
-            return StoredTable(document["name"], document["files"], document["facts"])
+            return _parsed(name, self._store.get(_record_key(name)))
         except ObjectNotFound:
             return None
-        except (ValueError, KeyError, TypeError) as exc:
-            raise TrendFlowError("artifact_validation_failed", f"The record of the stored {name} is damaged.") from exc
 
     def require(self, name: str) -> StoredTable:
         """The current version. Raises `dependency_missing` when there is none."""
@@ -89,14 +95,22 @@ class TableStore:
             (folder / file).write_bytes(data)
         return folder
 
-    def _superseded(self, name: str) -> StoredTable | None:
-        """The current version; None also where its record is damaged, which a new one repairs."""
+    def _superseded(self, name: str) -> tuple[StoredTable | None, str | None]:
+        """The current version and the ETag of its record; no version where that is damaged, which a new one repairs."""
         try:
-            return self.find(name)
-        except TrendFlowError as error:
-            if error.error_class == "transient":
-                raise
-            return None
+            data, etag = self._store.get_with_etag(_record_key(name))
+        except ObjectNotFound:
+            return None, None
+        try:
+            return _parsed(name, data), etag
+        except TrendFlowError:
+            return None, etag
+
+    def _publish(self, name: str, record: bytes, etag: str | None) -> bool:
+        """Write the record if it is still the one of this ETag; False when another writer was faster."""
+        if etag is None:
+            return self._store.put_if_absent(_record_key(name), record)
+        return self._store.put_if_match(_record_key(name), record, etag)
 
     def _verified(self, stored: StoredTable, file: str, digest: str) -> bytes:
         try:
@@ -108,3 +122,15 @@ class TableStore:
         if sha256_hex(data) != digest:
             raise TrendFlowError("artifact_validation_failed", f"The stored {file} is not the file that was written.")
         return data
+
+
+def _record_key(name: str) -> str:
+    return f"{ROOT}/{name}/{_RECORD}"
+
+
+def _parsed(name: str, data: bytes) -> StoredTable:
+    try:
+        document = json.loads(data)
+        return StoredTable(document["name"], document["files"], document["facts"])
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise TrendFlowError("artifact_validation_failed", f"The record of the stored {name} is damaged.") from exc

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,13 +23,14 @@ from trendflow.dataset.collector.quota import utc_clock
 from trendflow.dataset.collector.schedule import SchedulePolicy, counts, schedule
 from trendflow.dataset.collector.snapshot_store import SnapshotStore
 from trendflow.dataset.parquet import parquet_bytes
+from trendflow.dataset.program import importer_digest, targets_digest
 from trendflow.dataset.snapshots.importer import READERS, add_files
 from trendflow.dataset.snapshots.observations import Observations
-from trendflow.dataset.snapshots.tables import SnapshotSet, first_snapshots
+from trendflow.dataset.snapshots.tables import SnapshotSet
 from trendflow.dataset.stored_tables import CHANNELS, DATASET, SNAPSHOTS, TARGETS, StoredTable, TableStore
-from trendflow.dataset.table.build import BuildOptions, BuiltDataset, build_dataset, silent
-from trendflow.dataset.table.contents import ContentSource, Progress
-from trendflow.dataset.table.enrichment import CHANNELS_V1, Enrichment, look_up_channels
+from trendflow.dataset.table.build import BuildOptions, BuiltDataset, build_dataset
+from trendflow.dataset.table.contents import ContentSource, Progress, silent
+from trendflow.dataset.table.enrichment import CHANNELS_V1, Enrichment, look_up_channels, without_statistics
 from trendflow.dataset.table.feature_spec import FeatureSpec
 from trendflow.dataset.table.files import fetch_dataset, store_dataset, write_dataset
 from trendflow.dataset.table.reader import Dataset
@@ -130,7 +130,7 @@ def nothing_to_import(deployment: Deployment) -> str | None:
 
 
 def store_snapshots(deployment: Deployment, files: Iterable[Path], collected: bool) -> tuple[StoredTable, SnapshotSet]:
-    """Import files, and what the collector took, as the current snapshots.
+    """Import files, and what the collector took, as the current snapshots; deleted videos stay out, also of files.
 
     Raises `dependency_missing` when there is nothing to import, and what importing raises.
     """
@@ -144,19 +144,25 @@ def store_snapshots(deployment: Deployment, files: Iterable[Path], collected: bo
     add_files(chosen, into)
     if with_collected:
         snapshot_store(deployment).read_into(into)
-    found = into.finish()
+    found = into.finish().without(tombstones(deployment))
+    if not found.videos.num_rows:  # rather than in place of the snapshots that are there
+        cases = ", ".join(f"{count} × {rule}" for rule, count in sorted(found.report.counts.items()) if count)
+        raise TrendFlowError(
+            "dependency_missing", f"No snapshot is left of what was imported: {cases or 'none'}.", kind="snapshots"
+        )
     with tempfile.TemporaryDirectory() as name:
         found.write(Path(name))
         contents = {path.name: path.read_bytes() for path in sorted(Path(name).iterdir())}
-    return TableStore(deployment.store).put(SNAPSHOTS, contents), found
+    return TableStore(deployment.store).put(SNAPSHOTS, contents, {"made_by": importer_digest()}), found
 
 
 def read_snapshots(deployment: Deployment) -> tuple[StoredTable, SnapshotSet]:
-    """The current snapshots. Raises `dependency_missing` when there are none."""
+    """The current snapshots without videos deleted since. Raises `dependency_missing` when there are no snapshots."""
     tables = TableStore(deployment.store)
     stored = tables.require(SNAPSHOTS)
     with tempfile.TemporaryDirectory() as name:
-        return stored, SnapshotSet.read(tables.fetch(stored, Path(name)))
+        found = SnapshotSet.read(tables.fetch(stored, Path(name)))
+    return stored, found.without(tombstones(deployment))
 
 
 def store_targets(deployment: Deployment, policy: TargetPolicy) -> tuple[StoredTable, Targets]:
@@ -167,7 +173,8 @@ def store_targets(deployment: Deployment, policy: TargetPolicy) -> tuple[StoredT
         _TARGETS_FILE: parquet_bytes(made.table),
         _REPORT_FILE: json.dumps(made.report, allow_nan=False, sort_keys=True).encode(),
     }
-    return TableStore(deployment.store).put(TARGETS, contents, {"made_from": stored.digest}), made
+    facts = {"made_from": stored.digest, "made_by": targets_digest()}
+    return TableStore(deployment.store).put(TARGETS, contents, facts), made
 
 
 def store_channels(deployment: Deployment) -> tuple[StoredTable, Looked]:
@@ -178,8 +185,7 @@ def store_channels(deployment: Deployment) -> tuple[StoredTable, Looked]:
     """
     tables = TableStore(deployment.store)
     made_from, snapshots = read_snapshots(deployment)
-    before = tables.find(CHANNELS)
-    found = Enrichment.none() if before is None else _enrichment(tables.read(before))
+    found = read_channels(deployment)
     unasked = None if deployment.settings.youtube_api_key else _NO_KEY
     if unasked is None:
         from trendflow.dataset.collector.access import open_client
@@ -187,11 +193,18 @@ def store_channels(deployment: Deployment) -> tuple[StoredTable, Looked]:
 
         lookup = ChannelLookup(open_client(deployment.settings, deployment.store), deployment.store)
         found = _earliest(found, look_up_channels(snapshots, lookup))
-    gone = tombstones(deployment)
-    kept = [row for key, row in sorted(found.rows().items()) if key not in gone]
-    looked = Looked(Enrichment(pa.Table.from_pylist(kept, schema=CHANNELS_V1)), _lacking(snapshots), unasked)
+    looked = Looked(found.without(tombstones(deployment)), _lacking(snapshots), unasked)
     contents = {_CHANNELS_FILE: looked.enrichment.to_parquet()}
     return tables.put(CHANNELS, contents, {"made_from": made_from.digest}), looked
+
+
+def read_channels(deployment: Deployment) -> Enrichment:
+    """The current table of channels without deleted videos; an empty one where nobody looked any up."""
+    tables = TableStore(deployment.store)
+    stored = tables.find(CHANNELS)
+    if stored is None:
+        return Enrichment.none()
+    return _enrichment(tables.read(stored)).without(tombstones(deployment))
 
 
 def build(
@@ -217,12 +230,14 @@ def build(
 
 
 def build_stored(deployment: Deployment, request: BuildRequest, progress: Progress = silent) -> BuiltDataset:
-    """Build a dataset of the current snapshots, targets and channels.
+    """Build a dataset of the current snapshots, targets and channels, as if deleted videos had never been in them.
 
-    Raises `artifact_validation_failed` when targets or channels are of other snapshots than the current ones.
+    Raises `artifact_validation_failed` when targets or channels are of other snapshots than the current ones, and when
+    the program that imports, or the one that reckons targets, has changed since it made them.
     """
     tables = TableStore(deployment.store)
     stored, snapshots = read_snapshots(deployment)
+    _require_made_by(stored, importer_digest())
     contents: dict[str, bytes] = {}
     for name in (TARGETS, CHANNELS):
         found = tables.require(name)
@@ -230,17 +245,24 @@ def build_stored(deployment: Deployment, request: BuildRequest, progress: Progre
             raise TrendFlowError(
                 "artifact_validation_failed", f"The stored {name} are of other snapshots; make them again first."
             )
+        if name == TARGETS:
+            _require_made_by(found, targets_digest())
         contents |= tables.read(found)
-    targets = Targets(pq.read_table(io.BytesIO(contents[_TARGETS_FILE])), json.loads(contents[_REPORT_FILE]))
-    return build(deployment, snapshots, targets, _enrichment(contents), request, progress)
+    enrichment = _enrichment(contents).without(tombstones(deployment))
+    return build(deployment, snapshots, _targets(contents, snapshots), enrichment, request, progress)
 
 
 def store_built(deployment: Deployment, built: BuiltDataset) -> StoredTable:
-    """Keep a dataset in the store for good and make it the current one."""
+    """Keep a dataset in the store for good; the record makes it the current one once it is published."""
     with tempfile.TemporaryDirectory() as name:
         prefix = store_dataset(write_dataset(built, Path(name), deployment.schemas), deployment.store)
     facts = {"prefix": prefix, "fingerprint": built.metadata["dataset_fingerprint"]}
-    return TableStore(deployment.store).put(DATASET, facts=facts)
+    return StoredTable(DATASET, facts=facts)
+
+
+def publish_built(deployment: Deployment, stored: StoredTable) -> None:
+    """Make a dataset of the store the current one: from here on training takes it."""
+    TableStore(deployment.store).put(stored.name, facts=stored.facts)
 
 
 def read_stored(deployment: Deployment, stored: StoredTable, folder: Path) -> Dataset:
@@ -256,8 +278,24 @@ def _source(deployment: Deployment, request: BuildRequest) -> ContentSource:
     return ContentSource(deployment.results, config_hash, required, request.readers)
 
 
+def _require_made_by(stored: StoredTable, program: str) -> None:
+    if stored.facts.get("made_by") != program:
+        raise TrendFlowError(
+            "artifact_validation_failed",
+            f"The stored {stored.name} were made before the program changed; make them again first.",
+        )
+
+
 def _collected(deployment: Deployment) -> bool:
     return snapshot_store(deployment).holds_any()
+
+
+def _targets(contents: Mapping[str, bytes], snapshots: SnapshotSet) -> Targets:
+    table, report = pq.read_table(io.BytesIO(contents[_TARGETS_FILE])), json.loads(contents[_REPORT_FILE])
+    if table.num_rows == snapshots.videos.num_rows:
+        return Targets(table, report)
+    # They are of these snapshots before a video was deleted, and the report names videos as well.
+    return build_targets(snapshots, TargetPolicy.from_mapping(report["policy"]))
 
 
 def _enrichment(contents: Mapping[str, bytes]) -> Enrichment:
@@ -277,9 +315,8 @@ def _earliest(known: Enrichment, answered: Enrichment) -> Enrichment:
 
 
 def _lacking(snapshots: SnapshotSet) -> dict[str, int]:
-    first = first_snapshots(snapshots.snapshots, snapshots.videos)
     named = pc.fill_null(pc.greater(pc.utf8_length(snapshots.videos["channel_id"]), 0), False)
     return {
         "videos_without_channel": int(pc.sum(pc.invert(named)).as_py() or 0),
-        "videos_without_statistics": int(np.isnan(first["channel_subscribers"].to_numpy()).sum()),
+        "videos_without_statistics": len(without_statistics(snapshots)),
     }

@@ -92,6 +92,31 @@ def test_what_cannot_be_built_leaves_one_sentence_and_no_file(
     assert not parent.exists()
 
 
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ("video_id,snapshot_time,publish_time\na,2026-03-02T00:00Z,2026-03-01T00:00Z\n", "1 × channel_id_missing"),
+        ("video_id,snapshot_time\n", "the snapshots name none"),
+    ],
+)
+def test_snapshots_of_which_no_video_can_have_a_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, sentence: str
+) -> None:
+    (tmp_path / "snapshots.csv").write_text(table)
+    assert command(tmp_path / "home", "build", str(tmp_path / "snapshots.csv"), "--metadata-only") == 3
+    assert capsys.readouterr().err == f"dependency_missing: No video can have a row: {sentence}.\n"
+    assert not (tmp_path / "home" / "datasets").exists()
+
+
+def test_a_missing_input_and_a_blocked_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(tmp_path / "home", "build", str(tmp_path / "none")) == 3
+    assert capsys.readouterr().err == "dependency_missing: There is no file or folder 'none'.\n"
+    (tmp_path / "file").write_text("")
+    assert command(tmp_path / "home", "simulate", "3", "-o", str(tmp_path / "file")) == 2
+    assert capsys.readouterr().err.startswith("config_invalid: The output 'file' cannot be written")
+    assert not (tmp_path / "home" / "store" / "result_store").exists()
+
+
 def test_a_folder_without_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(tmp_path, "show", str(tmp_path)) == 3
     assert "holds no dataset" in capsys.readouterr().err

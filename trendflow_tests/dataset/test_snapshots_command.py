@@ -35,16 +35,29 @@ def test_collect_and_import(tmp_path: Path) -> None:
     assert KEY not in done.stdout + collected.stdout
 
 
+def test_ignored_columns_are_printed(tmp_path: Path) -> None:
+    cli = Cli(tmp_path / "home", tmp_path / "models")
+    path = tmp_path / "table.csv"
+    path.write_text(f"video_id,snapshot_time,[red]mood,view_count\n{VIDEO},2026-01-10T12:00:00Z,good,1\n")
+    done = cli("snapshots", "import", str(path), "--output", str(tmp_path / "out"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "table.csv: ignored '[red]mood', 'view_count'" in done.stdout
+
+
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     cli = Cli(tmp_path / "home", tmp_path / "models")
     cli.environment.pop("TRENDFLOW_YOUTUBE_API_KEY", None)
     broken = tmp_path / "shard.json"
     broken.write_text("[1, 2")
+    untimely = write(tmp_path / "untimely", {"zyxwvutsrq1": record(snapshot("nonsense"))})
+    (tmp_path / "file").write_text("")
     cases = [
         (("collect",), 2, "config_invalid: A key of the YouTube Data API"),
         (("import", "-o", str(tmp_path / "out")), 2, "config_invalid: Name at least one file"),
         (("import", str(broken), "-o", str(tmp_path / "out")), 3, "artifact_validation_failed: shard.json is not"),
         (("import", "none.csv", "-o", str(tmp_path / "out")), 3, "dependency_missing: There is no file 'none.csv'"),
+        (("import", str(untimely), "-o", str(tmp_path / "out")), 3, "input_constraint_violated: No snapshot was left"),
+        (("import", str(untimely), "-o", str(tmp_path / "file")), 2, "config_invalid: The output 'file' cannot be"),
         (("track", "not an id"), 3, "input_constraint_violated: Video id"),
     ]
     for arguments, code, sentence in cases:

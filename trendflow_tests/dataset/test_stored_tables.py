@@ -73,3 +73,30 @@ def test_what_was_never_put_is_missing(store: ObjectStore) -> None:
     with pytest.raises(TrendFlowError) as missing:
         TableStore(store).require("targets")
     assert missing.value.error_code == "dependency_missing"
+
+
+def overtaken_once(store: ObjectStore, monkeypatch: pytest.MonkeyPatch, rival: bytes) -> list[bytes]:
+    """The next record is written after another writer has published `rival`; empty once that happened."""
+    real, rivals = store.put_if_match, [rival]
+
+    def late(key: str, data: bytes, etag: str) -> bool:
+        if rivals:
+            TableStore(store).put("targets", {"a": rivals.pop()})
+        return real(key, data, etag)
+
+    monkeypatch.setattr(store, "put_if_match", late)
+    return rivals
+
+
+@pytest.mark.parametrize("mine", [b"3", b"1"], ids=["another version", "the version that the other one replaces"])
+def test_of_two_writers_at_once_the_later_one_stands_and_nothing_is_left_over(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, mine: bytes
+) -> None:
+    tables = TableStore(store)
+    tables.put("targets", {"a": b"1"})
+    rivals = overtaken_once(store, monkeypatch, b"2")
+    stored = tables.put("targets", {"a": mine})
+    assert rivals == []
+    assert tables.require("targets") == stored
+    assert tables.read(stored) == {"a": mine}
+    assert keys(store) == sorted([f"{ROOT}/targets/current.json", f"{stored.prefix}/a"])

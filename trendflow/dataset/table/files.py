@@ -90,21 +90,26 @@ def store_dataset(folder: Path, store: ObjectStore) -> str:
 def fetch_dataset(store: ObjectStore, prefix: str, parent: Path) -> Path:
     """Copy a dataset of a store to `parent/<dataset_version>`, unless it is there, and return that folder.
 
-    Raises `ObjectNotFound` when the store holds no whole dataset under `prefix`.
+    Raises `ObjectNotFound` when the store holds no whole dataset under `prefix`, `artifact_validation_failed` when its
+    metadata cannot be read.
     """
     target = parent / prefix.rpartition("/")[2]
     if (target / METADATA_FILE).is_file():
         return target
-    names = json.loads(store.get(f"{prefix}/{METADATA_FILE}"))["files"]
+    try:
+        names = tuple(json.loads(store.get(f"{prefix}/{METADATA_FILE}"))["files"])
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise TrendFlowError("artifact_validation_failed", f"The metadata of {prefix} cannot be read.") from exc
     for name in (*names, METADATA_FILE):
         store.get_file(f"{prefix}/{name}", target / name)
     return target
 
 
 def _require_same(target: Path, contents: Mapping[str, bytes]) -> None:
-    """A table of this fingerprint that differs means that the build is not deterministic, or the files were changed."""
-    for name in (TABLE_FILE, PROVENANCE_FILE, SPEC_FILE):
-        if (target / name).read_bytes() != contents[name]:
+    """A file of this fingerprint that differs means that the build is not deterministic, or the files were changed."""
+    for name in (name for name in contents if name != METADATA_FILE):  # which says when it was made
+        path = target / name
+        if not path.is_file() or path.read_bytes() != contents[name]:
             raise TrendFlowError(
                 "artifact_validation_failed",
                 f"The dataset {target.name} is there already and its {name} differs; it was damaged or changed.",
