@@ -27,7 +27,7 @@ from training.rules import SPLITS as PROOF
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.schema_docs import markdown_table
-from trendflow.orchestration.failures import failure
+from trendflow.orchestration.failures import failure, typed_failures
 
 TRAINING_DATASET = "training_dataset"
 SPLITS, EVALUATION, MODEL_CARD, TRAINING_REPORT = "splits", "evaluation", "model_card", "training_report"
@@ -35,6 +35,7 @@ BASELINES: tuple[FamilyName, ...] = ("catboost", "lightgbm")
 OWNERS = ["team:machine-learning"]
 _GROUP = "training"
 _KEYS = "as in the files of training/configs"
+_FILE = "YAML file of settings, or the name of one of training/configs"
 
 Results = Iterator[MaterializeResult[Any] | AssetCheckResult]
 
@@ -62,14 +63,17 @@ class TrainingResource(ConfigurableResource[Any]):
 class SplitsConfig(Config):
     """How the dataset is divided."""
 
-    config: str | None = Field(default=None, description="YAML file of settings; `split` and `golden` of it count.")
+    config: str | None = Field(
+        default=None,
+        description=f"{_FILE}; `split` and `golden` of it count. few_rows_time suits some hundred rows.",
+    )
     settings: dict = Field(default_factory=dict, description=f"Settings on top of the file, {_KEYS}.")
 
 
 class BaselineConfig(Config):
     """How a family is trained; the division is that of the asset `splits`."""
 
-    config: str | None = Field(default=None, description="YAML file of settings, as for `python -m training train`.")
+    config: str | None = Field(default=None, description=f"{_FILE}, as for `trendflow-train train --config`.")
     settings: dict = Field(default_factory=dict, description=f"Settings on top of the file, {_KEYS}.")
     previous: str | None = Field(default=None, description="Folder of the run to be replaced, for the quality gate.")
     retrain: bool = Field(default=False, description="Train even where the same run exists.")
@@ -99,14 +103,12 @@ def _splits() -> AssetsDefinition:
     def splits(config: SplitsConfig, training: TrainingResource) -> Results:
         from training.steps import store_splits
 
-        try:
+        with typed_failures():
             chosen = load_config(None if config.config is None else Path(config.config), config.settings)
             stored, proof = store_splits(training.place, chosen)
-        except TrendFlowError as error:
-            raise failure(error) from error
         parts = ("train", "val", "test")
         folds = [
-            (fold["fold"], *(f"{fold['n'][part]} of {fold['n_channels'][part]} channels" for part in parts))
+            (fold["fold"], *(f"{fold['n'][part]} videos, {fold['n_channels'][part]} channels" for part in parts))
             for fold in proof["folds"]
         ]
         yield MaterializeResult(
@@ -145,24 +147,25 @@ def _baseline(family: FamilyName) -> AssetsDefinition:
         from training.run_checks import check_run
         from training.steps import train_family
 
-        place = training.place
-        try:
-            trained = train_family(
-                place,
-                family,
-                None if config.config is None else Path(config.config),
-                config.settings,
-                previous=None if config.previous is None else Path(config.previous),
-                retrain=config.retrain,
-                progress=context.log.info,
-            )
-            checks = check_run(trained.run, trained.dataset)
-        except TrendFlowError as error:
-            if error.error_code == "leakage_violation":
-                yield AssetCheckResult(
-                    asset_key=name, check_name=LEAKAGE, passed=False, metadata={"result": error.message}
+        with typed_failures():
+            place = training.place
+            try:
+                trained = train_family(
+                    place,
+                    family,
+                    None if config.config is None else Path(config.config),
+                    config.settings,
+                    previous=None if config.previous is None else Path(config.previous),
+                    retrain=config.retrain,
+                    progress=context.log.info,
                 )
-            raise failure(error) from error
+            except TrendFlowError as error:
+                if error.error_code == "leakage_violation":
+                    yield AssetCheckResult(
+                        asset_key=name, check_name=LEAKAGE, passed=False, metadata={"result": error.message}
+                    )
+                raise
+            checks = check_run(trained.run, trained.dataset)
         yield MaterializeResult(
             asset_key=name, data_version=DataVersion(trained.data_version), metadata=_run_metadata(place, trained)
         )
@@ -195,16 +198,16 @@ def _evaluation() -> AssetsDefinition:
         from training.compare import markdown
         from training.steps import store_evaluation
 
-        try:
-            stored, found = store_evaluation(training.place, BASELINES)
-        except TrendFlowError as error:
-            raise failure(error) from error
+        with typed_failures():
+            place = training.place
+            stored, found = store_evaluation(place, BASELINES)
         return MaterializeResult(
             data_version=DataVersion(stored.digest),
             metadata={
                 **_stamp(found.document["synthetic"]),
                 "runs": MetadataValue.json(dict(found.document["runs"])),
                 "tables": MetadataValue.md(markdown(found)),
+                **_files(place, stored),
             },
         )
 
@@ -223,12 +226,20 @@ def _model_card() -> AssetsDefinition:
     )
     def model_card(training: TrainingResource) -> MaterializeResult[Any]:
         from training.steps import store_model_card
+        from trendflow.dataset.table.synthetic import is_synthetic
 
-        try:
-            stored, text = store_model_card(training.place, BASELINES)
-        except TrendFlowError as error:
-            raise failure(error) from error
-        return MaterializeResult(data_version=DataVersion(stored.digest), metadata={"card": MetadataValue.md(text)})
+        with typed_failures():
+            place = training.place
+            stored, text = store_model_card(place, BASELINES)
+        return MaterializeResult(
+            data_version=DataVersion(stored.digest),
+            metadata={
+                **_stamp(is_synthetic(stored.facts["runs"])),
+                "runs": MetadataValue.json(dict(zip(BASELINES, stored.facts["runs"], strict=True))),
+                "card": MetadataValue.md(text),
+                **_files(place, stored),
+            },
+        )
 
     return model_card
 
@@ -245,14 +256,16 @@ def _reports() -> AssetsDefinition:
     )
     def training_report(training: TrainingResource) -> MaterializeResult[Any]:
         from training.steps import store_reports
+        from trendflow.dataset.table.synthetic import is_synthetic
 
-        place = training.place
-        try:
-            keys = store_reports(place, BASELINES)
-        except TrendFlowError as error:
-            raise failure(error) from error
+        with typed_failures():
+            place = training.place
+            stored = store_reports(place, BASELINES)
         return MaterializeResult(
-            metadata={family: MetadataValue.path(_location(place, key)) for family, key in keys.items()}
+            metadata={
+                **_stamp(is_synthetic(report.run_id for report in stored.values())),
+                **{family: MetadataValue.path(_location(place, report.key)) for family, report in stored.items()},
+            }
         )
 
     return training_report
@@ -274,6 +287,11 @@ def _run_metadata(place: Any, trained: Any) -> dict[str, Any]:
         "report": MetadataValue.path(str(run.folder / REPORT)),
         "stored": MetadataValue.path(_location(place, f"training/{run.run_id}/{REPORT}")),
     }
+
+
+def _files(place: Any, stored: Any) -> dict[str, Any]:
+    """Where a person finds the files of a `StoredTable`."""
+    return {name: MetadataValue.path(_location(place, f"{stored.prefix}/{name}")) for name in stored.files}
 
 
 def _location(place: Any, key: str) -> str:

@@ -45,6 +45,7 @@ def _head(rows: HeadRows, previous: HeadRows | None, resamples: int, seed: int) 
             "nominal": NOMINAL,
             **_by_cell({cell: values["coverage"] for cell, values in found.items()}),
         },
+        "repairs": {"n": len(rows.y), **{name: float(np.mean(found)) for name, found in rows.repairs.items()}},
         "quantiles_ordered": bool(
             np.all(rows.forecasts["p10"] <= rows.forecasts["p50"])
             and np.all(rows.forecasts["p50"] <= rows.forecasts["p90"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from training.comparators import FittedComparators, past_channel_medians
 from training.config import TrainingConfig
 from training.data import TrainingData
 from training.families import FAMILIES
-from training.families.base import FitData, Fitted, Objective, merged
+from training.families.base import FitData, Fitted, Objective
 from training.preprocessing import Preprocessing, fit_preprocessing
 from training.rows import HEADS, Head
 from training.selection import permutation_importance, select
@@ -21,7 +20,7 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.table.columns import METADATA
 from trendflow.inference.boosters import Booster, load_booster
 from trendflow.inference.encoding import Encoding
-from trendflow.inference.quantiles import FLOOR, LEVELS, conformal_offset, conformalise, monotone
+from trendflow.inference.quantiles import FLOOR, LEVELS, Served, conformal_offset, monotone, serve
 
 Progress = Callable[[str], None]
 
@@ -54,7 +53,7 @@ class Forecasts:
 
     rows: np.ndarray
     point: np.ndarray
-    quantiles: np.ndarray
+    served: Served
     comparators: Mapping[str, np.ndarray]
 
 
@@ -88,18 +87,16 @@ def fit_fold(data: TrainingData, fold: Fold, config: TrainingConfig, progress: P
     """Models of all heads with enough rows, and their forecasts for the test rows."""
     inputs = fit_inputs(data, fold, config, data.features)
     matrix = inputs.encoding.matrix(data.table)
-    models, forecasts = {}, {}
+    models, tests = {}, {}
     for position, head in enumerate(HEADS):
         parts = usable_parts(data, fold, position, config)
         if parts is None:
             progress(f"{head.name}: too few rows")
             continue
         progress(head.name)
-        train, val, test = parts
-        model = _fit_head(data, matrix, inputs.encoding, config, position, train, val)
-        models[head.name] = model
-        forecasts[head.name] = _forecast(data, matrix, model, config, position, test)
-    return FoldResult(inputs, models, forecasts)
+        train, val, tests[head.name] = parts
+        models[head.name] = _fit_head(data, matrix, inputs.encoding, config, position, train, val)
+    return FoldResult(inputs, models, _forecasts(data, matrix, models, tests, config))
 
 
 def usable_parts(data: TrainingData, fold: Fold, head: int, config: TrainingConfig) -> tuple[np.ndarray, ...] | None:
@@ -139,7 +136,7 @@ def _fit(
 ) -> Fitted:
     train, val = parts
     family = FAMILIES[config.family]
-    settings: dict[str, Any] = merged(family, config.hyperparameters)
+    settings = config.complete_hyperparameters
     fit_data = FitData(matrix[train], y[train], matrix[val], y[val], categorical)
     return family.fit(fit_data, objective, settings, config.seed, config.threads)
 
@@ -166,25 +163,40 @@ def _fit_head(
         head=head,
         point=point,
         quantiles=quantiles,
-        offset=conformal_offset(_quantiles(quantiles, matrix[val], config), y[val]),
+        offset=conformal_offset(monotone(_raw_quantiles(quantiles, matrix[val], config)), y[val]),
         comparators=FittedComparators.fit(data.table.take(train), y[train], head),
         n_train=len(train),
         n_val=len(val),
     )
 
 
-def _quantiles(fitted: Sequence[Fitted], matrix: np.ndarray, config: TrainingConfig) -> np.ndarray:
+def _raw_quantiles(fitted: Sequence[Fitted], matrix: np.ndarray, config: TrainingConfig) -> np.ndarray:
     path = f"model.{FAMILIES[config.family].extension}"
-    return monotone(np.column_stack([load_booster(path, model.data).predict(matrix) for model in fitted]))
+    return np.column_stack([load_booster(path, model.data).predict(matrix) for model in fitted])
 
 
-def _forecast(
-    data: TrainingData, matrix: np.ndarray, model: HeadModel, config: TrainingConfig, position: int, test: np.ndarray
-) -> Forecasts:
-    medians = past_channel_medians(data.rows, position, test)
-    return Forecasts(
-        rows=test,
-        point=np.maximum(point_booster(model.point, config).predict(matrix[test]), FLOOR),
-        quantiles=conformalise(_quantiles(model.quantiles, matrix[test], config), model.offset),
-        comparators=model.comparators.predict(data.table.take(test), model.head, medians),
-    )
+def _forecasts(
+    data: TrainingData,
+    matrix: np.ndarray,
+    models: Mapping[str, HeadModel],
+    tests: Mapping[str, np.ndarray],
+    config: TrainingConfig,
+) -> dict[str, Forecasts]:
+    """What would be shown for the test rows, so that the evaluation judges just that. `tests`: head → its rows."""
+    found = {}
+    for target in dict.fromkeys(model.head.target for model in models.values()):
+        group = [model for model in models.values() if model.head.target == target]
+        # A horizon is rearranged among the others, so each is asked about the rows of all of them.
+        rows = np.unique(np.concatenate([tests[model.head.name] for model in group]))
+        raw = [_raw_quantiles(model.quantiles, matrix[rows], config) for model in group]
+        for model, served in zip(group, serve(raw, [model.offset for model in group]), strict=True):
+            test = tests[model.head.name]
+            at = np.searchsorted(rows, test)
+            medians = past_channel_medians(data.rows, HEADS.index(model.head), test)
+            found[model.head.name] = Forecasts(
+                rows=test,
+                point=np.maximum(point_booster(model.point, config).predict(matrix[test]), FLOOR),
+                served=Served(*(values[at] for values in served)),
+                comparators=model.comparators.predict(data.table.take(test), model.head, medians),
+            )
+    return found

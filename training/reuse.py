@@ -8,6 +8,7 @@ from pathlib import Path
 from training import TRAINER_VERSION
 from training.config import TrainingConfig
 from training.manifest import library_versions
+from training.program import trainer_digest
 from training.run import TrainingRun
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.inference.bundle import MANIFEST, ModelBundle
@@ -27,6 +28,7 @@ def find_run(artifacts: Path, fingerprint: str, config: TrainingConfig) -> Train
                 manifest["dataset"]["dataset_fingerprint"] == fingerprint
                 and manifest["config_digest"] == config.digest
                 and manifest["model_version"].endswith(f"{config.family}_{TRAINER_VERSION}")
+                and manifest["trainer_digest"] == trainer_digest()
                 and manifest["library_versions"] == library_versions()
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -5,17 +5,17 @@ Everything goes into the object store; run folders also lie below `artifacts`, w
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from training.compare import Comparison, compare, markdown
 from training.config import FamilyName, TrainingConfig, load_config
 from training.data import TrainingData
+from training.documents import json_bytes
 from training.files import publish_folder
 from training.fold import Progress
 from training.model_card import model_card
@@ -139,7 +139,7 @@ def store_evaluation(place: Workplace, families: Sequence[str]) -> tuple[StoredT
     """Compare the current runs. Raises `config_invalid` when they are of different datasets or divisions."""
     found = compare(current_runs(place, families))
     files = {
-        EVALUATION_JSON: json.dumps(found.document, allow_nan=False, indent=1, sort_keys=True).encode() + b"\n",
+        EVALUATION_JSON: json_bytes(found.document),
         EVALUATION_PAGE: markdown(found).encode(),
     }
     return place.tables.put(EVALUATION, files, {"runs": found.document["runs"]}), found
@@ -152,12 +152,19 @@ def store_model_card(place: Workplace, families: Sequence[str]) -> tuple[StoredT
     return place.tables.put(MODEL_CARD, {CARD_FILE: text.encode()}, {"runs": [path.name for path in folders]}), text
 
 
-def store_reports(place: Workplace, families: Sequence[str]) -> dict[str, str]:
-    """Render the page of every current run anew; family → its key in the store."""
+class StoredReport(NamedTuple):
+    """The page of a run, by its key in the store."""
+
+    run_id: str
+    key: str
+
+
+def store_reports(place: Workplace, families: Sequence[str]) -> dict[str, StoredReport]:
+    """Render the page of every current run anew, by family."""
     from training.report import render_training_report  # matplotlib and templates load slowly
 
-    keys = {}
+    stored = {}
     for family, folder in zip(families, current_runs(place, families), strict=True):
-        keys[family] = f"{STORE_PREFIX}/{folder.name}/{REPORT}"
-        place.store.put(keys[family], render_training_report(folder))
-    return keys
+        stored[family] = StoredReport(folder.name, f"{STORE_PREFIX}/{folder.name}/{REPORT}")
+        place.store.put(stored[family].key, render_training_report(folder))
+    return stored

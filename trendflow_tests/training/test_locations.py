@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from dagster import AssetKey, DagsterInstance, Definitions, ExecuteInProcessResult
+from dagster import AssetKey, DagsterInstance, Definitions, ExecuteInProcessResult, build_sensor_context
 
 from training.assets import BASELINES, TrainingResource
-from training.definitions import TRAIN_BASELINES, build_definitions
+from training.config import FamilyName
+from training.definitions import TRAIN_BASELINES, TRAIN_ON_NEW_DATASET, build_definitions
 from training.rules import RULES
 from training.split_table import verify_split
 from trendflow.contracts.canonical import sha256_hex
@@ -36,20 +37,13 @@ from trendflow_tests.orchestration.corpus import (
     materialised,
     write_corpus,
 )
+from trendflow_tests.training.quick import DIVISION, QUICK, SETTINGS
 
 # Training takes seconds, so it happens once, on the worker that has all of these tests.
 pytestmark = pytest.mark.xdist_group("locations")
 
 RUN_KEY = "SYNTHETIC_video_000007/SYNTHETIC_run"
-QUICK = {"hyperparameters": {"iterations": 6, "learning_rate": 0.3}, "resamples": 100, "ablation": False}
-SETTINGS = {
-    "catboost": {**QUICK, "hyperparameters": {**QUICK["hyperparameters"], "depth": 2}, "max_content_features": None},
-    "lightgbm": {**QUICK, "max_content_features": None},
-}
-DIVISION = {
-    "split": {"val_point": 0.5, "test_point": 0.75, "min_rows": 10, "min_head_rows": 8},
-    "golden": {"max_share": 0.02},
-}
+MADE_OF_DATA = ("splits", "baseline_catboost", "baseline_lightgbm", "evaluation", "model_card")
 
 
 @dataclass(frozen=True)
@@ -168,6 +162,20 @@ def test_evaluation_card_and_reports_are_stored_and_stamped(both: Both) -> None:
         page = store.get(f"training/{folder.name}/report.html").decode()
         assert "SYNTHETIC" in page
         assert page.encode() == (folder / "report.html").read_bytes(), "rendering again changes nothing"
+    made = materialised(both.trained)
+    for name in (*MADE_OF_DATA, "training_report"):
+        assert made[name].metadata["SYNTHETIC"].value is True
+
+
+@pytest.mark.parametrize("name", [*MADE_OF_DATA, "training_report"])
+def test_settings_that_are_wrong_fail_every_asset_with_their_code(
+    both: Both, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    job = build_definitions(TrainingResource(artifacts=str(both.artifacts))).resolve_job_def(TRAIN_BASELINES)
+    monkeypatch.setenv("TRENDFLOW_PRODUCTION", "perhaps")
+    result = job.execute_in_process(instance=both.instance, asset_selection=[AssetKey(name)], raise_on_error=False)
+    assert not result.success
+    assert failure_metadata(result)["error_code"] == "config_invalid"
 
 
 def test_nothing_new_trains_nothing(both: Both) -> None:
@@ -183,11 +191,15 @@ def test_nothing_new_trains_nothing(both: Both) -> None:
 
 def test_retraining_on_request_gives_the_same_models(both: Both, tmp_path: Path) -> None:
     shutil.copytree(both.artifacts, tmp_path / "artifacts")
-    result = _train(tmp_path / "artifacts", both.instance, baseline_lightgbm={"retrain": True})
+    names = [f"baseline_{family}" for family in BASELINES]
+    result = _train(tmp_path / "artifacts", both.instance, **{name: {"retrain": True} for name in names})
     made = materialised(result)
-    assert made["baseline_lightgbm"].metadata["reused"].value is False
-    assert made["baseline_catboost"].metadata["reused"].value is True
-    assert data_versions(result)["baseline_lightgbm"] == data_versions(both.trained)["baseline_lightgbm"]
+    for name in names:
+        assert made[name].metadata["reused"].value is False
+        assert data_versions(result)[name] == data_versions(both.trained)[name]
+        before, after = (made[name].metadata["training_run_id"].value for made in (materialised(both.trained), made))
+        assert before != after
+    both.train()  # the runs of the module are the current ones again
 
 
 def test_a_leak_planted_in_the_dataset_is_caught_before_anything_is_fitted(both: Both, tmp_path: Path) -> None:
@@ -221,20 +233,25 @@ def test_a_leak_planted_in_the_dataset_is_caught_before_anything_is_fitted(both:
     assert not {name for name in materialised(result) if name.startswith("baseline_")}
 
 
-def test_a_forecast_of_the_trained_model(both: Both) -> None:
-    folder = both.runs()["catboost"]
-    for model in (str(folder), f"training/{folder.name}", "baseline_catboost"):
+@pytest.mark.parametrize("family", BASELINES)
+def test_a_forecast_of_the_trained_model(both: Both, family: FamilyName) -> None:
+    folder = both.runs()[family]
+    for model in (str(folder), f"training/{folder.name}", f"baseline_{family}"):
         result = _forecast(both, models=[model], allow_synthetic=True)
         assert result.success
         made = materialised(result)[PREDICTION]
         assert made.partition == RUN_KEY
         assert made.metadata["SYNTHETIC"].value is True
         assert made.metadata["model"].value == folder.name
+        assert made.metadata["first_snapshot"].value == "from the stored snapshots"
     video_id, _, run_id = RUN_KEY.partition("/")
     place = f"render_cache/upload/{video_id}/{run_id}"
     document = json.loads(both.corpus.deployment.store.get(f"{place}/prediction_report.json"))
     assert document["synthetic"]
-    assert document["outputs"]["heads"]
+    assert document["model_used"]["model_family"] == family
+    bundle = ModelBundle.read(folder)
+    assert set(document["outputs"]["heads"]) == set(bundle.heads)
+    assert set(document["explainability"]["heads"]) == set(bundle.heads)
     page = both.corpus.deployment.store.get(f"{place}/forecast.html").decode()
     assert "SYNTHETIC" in page
     again = _forecast(both, models=[str(folder)], allow_synthetic=True)
@@ -248,11 +265,17 @@ def test_a_forecast_of_the_trained_model(both: Both) -> None:
         ({"models": ["../no run"], "allow_synthetic": True}, "weights_missing"),
         ({"models": ["baseline_other"], "allow_synthetic": True}, "weights_missing"),
         ({"models": ["{model}"]}, "model_spec_invalid"),
+        ({"models": ["{model}"], "allow_synthetic": True, "snapshot": "of other videos"}, "dependency_missing"),
     ],
 )
-def test_a_forecast_that_cannot_be_made_fails_with_its_code(both: Both, config: dict[str, Any], code: str) -> None:
-    model = both.runs()["catboost"].name
-    result = _forecast(both, **{**config, "models": [name.format(model=model) for name in config["models"]]})
+def test_a_forecast_that_cannot_be_made_fails_with_its_code(
+    both: Both, tmp_path: Path, config: dict[str, Any], code: str
+) -> None:
+    model, others = both.runs()["catboost"].name, tmp_path / "others.csv"
+    others.write_text("video_id,snapshot_time,views\nanother-video,2026-03-01T22:00Z,5\n")
+    names = [name.format(model=model) for name in config["models"]]
+    snapshot = {"snapshot": str(others)} if "snapshot" in config else {}
+    result = _forecast(both, **{**config, "models": names, **snapshot})
     assert not result.success
     assert failure_metadata(result)["error_code"] == code
 
@@ -290,6 +313,19 @@ def test_lineage_crosses_the_locations(both: Both) -> None:
     assert first.resolve_asset_graph().get(AssetKey("training_dataset")).is_executable
 
 
+def test_a_new_dataset_asks_for_training_once(both: Both) -> None:
+    definitions = build_definitions(TrainingResource())
+    sensor = definitions.resolve_sensor_def(TRAIN_ON_NEW_DATASET)
+    assert sensor.default_status.value == "STOPPED"
+    assert [target.job_name for target in sensor.targets] == [TRAIN_BASELINES]
+    with build_sensor_context(instance=both.instance, definitions=definitions) as context:
+        first = sensor.evaluate_tick(context)
+    [request] = first.run_requests or []
+    assert request.run_key == data_versions(both.built)["training_dataset"], "a run key is launched once"
+    with build_sensor_context(instance=both.instance, definitions=definitions, cursor=first.cursor) as context:
+        assert not sensor.evaluate_tick(context).run_requests
+
+
 def test_the_workspace_has_both_locations(repo_root: Path) -> None:
     workspace = yaml.safe_load((repo_root / "workspace.yaml").read_text(encoding="utf-8"))
     named = {
@@ -311,6 +347,7 @@ class Absent:
             raise ImportError(name)
 
 sys.meta_path.insert(0, Absent())
+from training.config import FamilyName
 from training.definitions import defs
 
 assert len(defs.resolve_asset_graph().get_all_asset_keys()) == 7

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.inference.quantiles import conformal_offset, conformalise, monotone
+from trendflow.inference.quantiles import conformal_offset, conformalise, monotone, serve
 
 VALUES = st.floats(-50, 50, allow_nan=False)
 
@@ -54,6 +54,41 @@ def test_coverage_is_that_of_the_theorem() -> None:
         coverage.append(np.mean((made[:, 0] <= y[49:]) & (y[49:] <= made[:, 2])))
     # 400 calibrations: the standard error of the mean is below 0.004.
     assert np.mean(coverage) == pytest.approx(0.80, abs=0.015)
+
+
+@given(arrays(np.float64, (3, 7, 3), elements=VALUES), arrays(np.float64, 3, elements=st.floats(-10, 10)))
+def test_what_is_served_rises_with_level_and_horizon(raw: np.ndarray, offsets: np.ndarray) -> None:
+    served = np.stack([found.quantiles for found in serve(raw, offsets.tolist())])
+    assert (np.diff(served, axis=2) >= 0).all()
+    assert (np.diff(served, axis=0) >= 0).all()
+    assert (served >= 0).all()
+
+
+@given(arrays(np.float64, (3, 4, 3), elements=VALUES), arrays(np.float64, (3, 4), elements=st.floats(0, 50)))
+def test_a_band_that_holds_a_growing_count_still_holds_it(raw: np.ndarray, y: np.ndarray) -> None:
+    """No interval is bought with coverage of whole curves: a growing y inside at all horizons stays inside."""
+    y = np.sort(y, axis=0)
+    alone = np.stack([conformalise(monotone(one), 0.5) for one in raw])
+    served = np.stack([found.quantiles for found in serve(raw, [0.5] * 3)])
+
+    def holds(band: np.ndarray) -> np.ndarray:
+        return ((band[:, :, 0] <= y) & (y <= band[:, :, 2])).all(axis=0)
+
+    assert holds(served)[holds(alone)].all()
+
+
+def test_contradictions_are_put_in_order_and_told() -> None:
+    """Four videos: nothing wrong; p10 above p50 at 7 days; p50 falls from 14 to 21 days; below 0, where nothing is."""
+    week = np.array([[1.0, 2, 3], [2.5, 2, 3], [1, 2, 3], [-1, -2, 3]])
+    fortnight = np.array([[2.0, 3, 4], [2.5, 3, 4], [2, 5, 6], [0, 1, 4]])
+    three = np.array([[3.0, 4, 5], [3, 4, 5], [3, 4, 7], [1, 2, 5]])
+    made = serve([week, fortnight, three], [0.0, 0.0, 0.0])
+    assert [found.crossed.tolist() for found in made] == [[False, True, False, False], [False] * 4, [False] * 4]
+    assert [found.rearranged.tolist() for found in made] == [[False] * 4, *[[False, False, True, False]] * 2]
+    assert made[0].quantiles[1].tolist() == [2, 2.5, 3]
+    assert [found.quantiles[2].tolist() for found in made] == [[1, 2, 3], [2, 4, 6], [3, 5, 7]]
+    alone = serve([week[2:3], fortnight[2:3], three[2:3]], [0.0, 0.0, 0.0])
+    assert [found.quantiles[0].tolist() for found in alone] == [found.quantiles[2].tolist() for found in made]
 
 
 def test_three_rows_cannot_carry_an_interval() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 
 from training import cli
 from training.config import TrainingConfig
+from training.program import trainer_files
 from training.reuse import find_run
 from training.run import TrainingRun
+from trendflow.contracts.source_digest import source_digest
 
 Damage = Callable[[Path], Any]
 
@@ -66,14 +70,57 @@ def test_another_dataset_is_other_work(quick: TrainingConfig, artifacts: Path) -
         lambda folder: (folder / "training_run_manifest.json").write_bytes(b"["),
         lambda folder: _edit(folder, library_versions={"python": "2.7"}),
         lambda folder: _edit(folder, model_version="SYNTHETIC_baseline_lightgbm_0.0.1"),
+        lambda folder: _edit(folder, trainer_digest="0" * 64),
     ],
-    ids=["changed model", "lost model", "changed metrics", "no manifest", "other libraries", "other trainer"],
+    ids=[
+        "changed model",
+        "lost model",
+        "changed metrics",
+        "no manifest",
+        "other libraries",
+        "other trainer",
+        "other source",
+    ],
 )
 def test_a_run_that_is_not_whole_or_not_of_this_program_is_none(
     run: TrainingRun, quick: TrainingConfig, artifacts: Path, damage: Damage
 ) -> None:
     damage(artifacts / run.folder.name)
     assert find_run(artifacts, fingerprint(run), quick) is None
+
+
+def test_the_digest_of_the_trainer_covers_all_that_it_imports() -> None:
+    """Whatever a counted module takes from training or inference counts too, but for what only reads and writes."""
+    counted = trainer_files()
+    assert {"fold.py", "splits.py", "metrics.py", "catboost.py", "quantiles.py", "boosters.py"} <= {
+        path.name for path in counted
+    }
+    reads_and_writes = {"trendflow.inference.bundle", "trendflow.inference.stored_runs", "training.report"}
+    known = {path.resolve() for path in counted}
+    for path in counted:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                ("training.", "trendflow.inference.")
+            ):
+                if node.module in reads_and_writes:
+                    continue
+                spec = find_spec(str(node.module))
+                assert spec is not None
+                assert Path(str(spec.origin)).resolve() in known, f"{path.name} imports {node.module}"
+
+
+def test_the_digest_follows_the_code_and_not_its_comments(tmp_path: Path) -> None:
+    [fold] = [path for path in trainer_files() if path.name == "fold.py"]
+    text = fold.read_text(encoding="utf-8")
+    digests = []
+    for number, changed in enumerate(
+        [text, f"# a comment\n{text}", text.replace("(TRAIN, VAL, TEST)", "(VAL, TRAIN, TEST)")]
+    ):
+        path = tmp_path / str(number) / "fold.py"
+        path.parent.mkdir()
+        path.write_text(changed, encoding="utf-8")
+        digests.append(source_digest([path]))
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_the_commands_reuse_a_run_and_write_its_card(
