@@ -140,16 +140,20 @@ class SharedMemoryPool:
 
         A server that is gone has forgotten them already.
         """
-        with self._lock:
-            regions, self._free = self._free, []
-        for region in regions:
-            region.memory.close()
-        in_use = self._unregister([*(region.name for region in regions), *self._reclaimable()])
+        in_use = self._drop_unused()
         end = time.monotonic() + _SETTLE_S
         while in_use and time.monotonic() < end:
             time.sleep(_SETTLE_STEP_S)
             in_use = self._unregister(in_use)
         self._keep(in_use)
+
+    def _drop_unused(self) -> list[str]:
+        """Unregister what no request needs; returns what the server still uses, which the caller keeps."""
+        with self._lock:
+            regions, self._free = self._free, []
+        for region in regions:
+            region.memory.close()
+        return self._unregister([*(region.name for region in regions), *self._reclaimable()])
 
     def _allocate(self, name: str, size: int) -> SharedMemory:
         try:
@@ -157,7 +161,7 @@ class SharedMemoryPool:
         except OSError as exc:
             if exc.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
-        self.close()  # what is free here is of other sizes
+        self._keep(self._drop_unused())  # what is free here is of other sizes
         try:
             return _allocated(name, size)
         except OSError as exc:

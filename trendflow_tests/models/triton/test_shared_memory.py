@@ -21,6 +21,12 @@ from trendflow_tests.triton import Served
 pytestmark = pytest.mark.xdist_group("triton")
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a server lets go is its affair: however long that takes, closing must end with it."""
+    monkeypatch.setattr(shared_memory, "_SETTLE_S", float("inf"))
+
+
 def regions_of(served: Served) -> set[str]:
     """All regions that the server keeps, of whatever client."""
     with InferenceServerClient(served.state.grpc_url) as client:
@@ -34,17 +40,17 @@ def test_no_memory_stays_behind(served: Served) -> None:
     session.result(session.send(served.entries["double"], rows(8), {"B": 8}))
     assert session.uses_shared_memory
     assert own_names() == []
-    assert regions_of(served) > before
+    assert regions_of(served) - before
     session.close()
-    assert regions_of(served) == before
+    assert regions_of(served) <= before
 
 
 def test_a_session_that_is_dropped_gives_its_memory_back(served: Served) -> None:
     before = regions_of(served)
     session = Session(served.state.grpc_url)
-    assert regions_of(served) > before
+    assert regions_of(served) - before
     del session
-    assert regions_of(served) == before
+    assert regions_of(served) <= before
 
 
 def test_memory_of_a_request_that_was_given_up_is_not_used_before_the_server_is_done(served: Served) -> None:
@@ -61,7 +67,7 @@ def test_memory_of_a_request_that_was_given_up_is_not_used_before_the_server_is_
         session.result(session.send(served.entries["double"], rows(2), {"B": 2}))
         assert late < regions_of(served) - before, "it is in use"
     session.close()
-    assert regions_of(served) == before
+    assert regions_of(served) <= before
 
 
 def test_memory_of_a_client_that_was_killed_is_given_up_by_the_next(served: Served) -> None:
@@ -78,10 +84,10 @@ os.kill(os.getpid(), signal.SIGKILL)
     alive = Session(served.state.grpc_url)
     assert not left & regions_of(served)
     other = Session(served.state.grpc_url)
-    assert len(regions_of(served)) == len(before) + 2, "nobody takes the memory of those who live"
+    assert len(regions_of(served) - before) == 2, "nobody takes the memory of those who live"
     for session in (alive, other):
         session.close()
-    assert regions_of(served) == before
+    assert regions_of(served) <= before
 
 
 def test_a_host_without_room_for_a_batch_is_out_of_memory_and_not_a_crash(served: Served) -> None:
