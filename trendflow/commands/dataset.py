@@ -60,7 +60,6 @@ def build(
     from trendflow.dataset.table.enrichment import Enrichment
     from trendflow.dataset.table.files import write_dataset
     from trendflow.dataset.table.reader import Dataset
-    from trendflow.dataset.targets import build_targets
     from trendflow.orchestration.dataset_step import BuildRequest
     from trendflow.orchestration.dataset_step import build as run
     from trendflow.orchestration.deployment import open_deployment
@@ -74,7 +73,7 @@ def build(
     enrichment = None if channels is None else Enrichment.read(channels)
     found = _snapshots(snapshots)
     with _progress() as told:
-        built = run(deployment, found, build_targets(found), enrichment, request, told)
+        built = run(deployment, found, enrichment, request, told)
     folder = write_dataset(built, parent, deployment.schemas)
     _print(Dataset.read(folder, deployment.schemas))
     out.print(f"dataset {folder}", highlight=False, soft_wrap=True)
@@ -103,12 +102,13 @@ def channels(
     from trendflow.dataset.collector.access import open_client
     from trendflow.dataset.collector.channels import ChannelLookup
     from trendflow.dataset.table.enrichment import look_up_channels
+    from trendflow.orchestration.dataset_step import load_tombstones
 
     settings = load_settings()
     store = _store(settings)
     client = open_client(settings, store)
     require_folder(output.parent)  # the answers cost quota
-    found = _snapshots(snapshots)
+    found = _snapshots(snapshots).without(load_tombstones(store, settings))
     with err.status("asking for channels"):
         enrichment = look_up_channels(found, ChannelLookup(client, store))
     write_output(output, enrichment.to_parquet())

@@ -90,7 +90,6 @@ def _dataset(run: RunContext, folder: Path) -> Path:
     from trendflow.dataset.simulation.videos import SNAPSHOT_FILE, synthetic_snapshots, synthetic_videos
     from trendflow.dataset.snapshots.importer import import_snapshots
     from trendflow.dataset.table.files import write_dataset
-    from trendflow.dataset.targets import build_targets
     from trendflow.orchestration.dataset_step import BuildRequest, build
     from trendflow.orchestration.deployment import Deployment
 
@@ -103,7 +102,7 @@ def _dataset(run: RunContext, folder: Path) -> Path:
     found = import_snapshots([snapshots])
     block = run.manifest()["run"]
     request = BuildRequest(profile=block["profile"], config_hash=block["config_hash"], synthetic=True)
-    built = build(corpus, found, build_targets(found), None, request)
+    built = build(corpus, found, None, request)
     return write_dataset(built, folder / "datasets", opened.schemas)
 
 

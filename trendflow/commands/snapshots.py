@@ -35,23 +35,26 @@ def import_command(
 
     from trendflow.commands.console import err, out
     from trendflow.commands.files import cannot_be_written, require_folder
+    from trendflow.config import load_settings
     from trendflow.dataset.snapshots.importer import add_files
     from trendflow.dataset.snapshots.observations import Observations
+    from trendflow.orchestration.dataset_step import load_tombstones, require_snapshots
 
     if not files and not collected:
         raise TrendFlowError("config_invalid", "Name at least one file to import, or --collected.")
     require_folder(output)
+    store = _store()
+    deleted = load_tombstones(store, load_settings())
     into = Observations()
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         add_files(files or [], into, lambda path: progress.open(path, "rb", description=path.name))
         if collected:
             progress.add_task("reading what was collected", total=None)
-            _snapshot_store(_store()).read_into(into)
+            _snapshot_store(store).read_into(into)
     with err.status("sorting"):
-        found = into.finish()
+        found = into.finish().without(deleted)
     _print_report(found.report)
-    if not found.report.n_snapshots:
-        raise TrendFlowError("input_constraint_violated", "No snapshot was left to import; nothing was written.")
+    require_snapshots(found)
     try:
         found.write(output)
     except OSError as exc:
@@ -139,10 +142,9 @@ def _store() -> ObjectStore:
 def _snapshot_store(store: ObjectStore) -> SnapshotStore:
     from trendflow.config import load_settings
     from trendflow.dataset.collector.snapshot_store import SnapshotStore
-    from trendflow.storage.tombstones import Tombstones
+    from trendflow.orchestration.dataset_step import load_tombstones
 
-    key = load_settings().tombstone_key
-    return SnapshotStore(store, Tombstones.load(store, None if key is None else key.get_secret_value().encode()))
+    return SnapshotStore(store, load_tombstones(store, load_settings()))
 
 
 def _policy(cadence_hours: float) -> SchedulePolicy:

@@ -1,12 +1,15 @@
 """Which program turns snapshots and runs into a dataset, as digests: a changed line makes what it made before other.
 
 One digest per step whose result is kept under a key. Each covers the modules that can alter a value of that result, and
-nothing of the machine: neither the interpreter, nor paths, nor comments.
+nothing of the machine: neither the interpreter, nor paths, nor comments. What of the installation can alter a value is
+told by `library_versions`.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from trendflow.contracts.canonical import digest_of
@@ -31,6 +34,7 @@ _ALSO_BUILD = (
     "components/text/_text_form.py",
     "contracts/manifest.py",
 )
+_TELL_CHARACTERS = ("emoji", "regex")
 _MAKE_TARGETS = ("dataset/parquet.py", "dataset/snapshots/tables.py", "dataset/targets.py")
 _ALSO_IMPORT = ("dataset/collector/snapshot_store.py", "dataset/parquet.py")
 
@@ -39,6 +43,15 @@ _ALSO_IMPORT = ("dataset/collector/snapshot_store.py", "dataset/parquet.py")
 def builder_digest() -> str:
     """sha256 over what chooses rows and columns, computes features and targets, guards and describes them."""
     return digest_of({"source": source_digest(builder_files()), "reference": CLICKBAIT.reference})
+
+
+def library_versions() -> dict[str, str]:
+    """What decides which characters of a title are words, emoji or marks: tables of characters, which grow.
+
+    The libraries that reckon and that write files are not among it: they alter no value, and bytes of files are not
+    compared (`table.files`).
+    """
+    return {"unicode": unicodedata.unidata_version, **{name: version(name) for name in _TELL_CHARACTERS}}
 
 
 @cache

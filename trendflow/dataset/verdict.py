@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckVerdict:
     """One verdict. `sound` is false where the data may not be used and true where they merely fall short.
 
     `findings`: places and what is wrong there, as rows of a table.

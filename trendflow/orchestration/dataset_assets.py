@@ -26,10 +26,11 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.collector.schedule import SchedulePolicy
 from trendflow.dataset.corpus import VECTOR
 from trendflow.dataset.leakage import Finding
+from trendflow.dataset.program import builder_digest
 from trendflow.dataset.stored_tables import StoredTable
 from trendflow.dataset.table.fingerprint import TABLE_VERSION
 from trendflow.dataset.targets import TargetPolicy
-from trendflow.dataset.verdict import Verdict
+from trendflow.dataset.verdict import CheckVerdict
 from trendflow.orchestration import dataset_metadata as shown
 from trendflow.orchestration.assets import OWNERS
 from trendflow.orchestration.dataset_checks import RULES, check_stored_dataset, leakage_check
@@ -241,6 +242,11 @@ def _made(stored: StoredTable, metadata: dict[str, Any]) -> MaterializeResult[An
     return MaterializeResult(data_version=DataVersion(stored.digest), metadata=metadata)
 
 
+def _code_version() -> str:
+    """The form of the tables and the program that fills them."""
+    return f"{TABLE_VERSION}-{builder_digest()[:12]}"
+
+
 def _table_spec(name: str, deps: list[AssetDep], description: str) -> AssetSpec:
     return AssetSpec(
         name,
@@ -249,12 +255,12 @@ def _table_spec(name: str, deps: list[AssetDep], description: str) -> AssetSpec:
         group_name=_GROUP,
         owners=OWNERS,
         kinds={"parquet"},
-        code_version=TABLE_VERSION,
+        code_version=_code_version(),
         skippable=True,  # a build that the leakage guard or a check stops makes neither
     )
 
 
-def _check_result(check: Verdict) -> AssetCheckResult:
+def _check_result(check: CheckVerdict) -> AssetCheckResult:
     return AssetCheckResult(
         asset_key=TRAINING_DATASET,
         check_name=check.name,

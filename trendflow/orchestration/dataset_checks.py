@@ -15,7 +15,7 @@ from trendflow.dataset.stored_tables import StoredTable
 from trendflow.dataset.table.columns import FIRST_SEEN, PUBLISHED, ROW_KEY
 from trendflow.dataset.table.reader import Dataset
 from trendflow.dataset.targets import HEADS
-from trendflow.dataset.verdict import Verdict
+from trendflow.dataset.verdict import CheckVerdict
 from trendflow.orchestration.dataset_step import read_stored
 from trendflow.orchestration.deployment import Deployment
 
@@ -28,7 +28,7 @@ RULES: Mapping[str, str] = {
 }
 
 
-def check_stored_dataset(deployment: Deployment, stored: StoredTable, min_coverage: float) -> list[Verdict]:
+def check_stored_dataset(deployment: Deployment, stored: StoredTable, min_coverage: float) -> list[CheckVerdict]:
     """Read the dataset of a record back and judge it by every rule. What cannot be read fails all of them."""
     with tempfile.TemporaryDirectory() as name:
         try:
@@ -36,8 +36,10 @@ def check_stored_dataset(deployment: Deployment, stored: StoredTable, min_covera
         except TrendFlowError as error:
             if error.error_class == "transient":
                 raise
-            unread = [Verdict(rule, False, "not judged: the files are not in order", sound=False) for rule in RULES]
-            return [Verdict(FINGERPRINT, False, error.message, sound=False), *unread[1:]]
+            unread = [
+                CheckVerdict(rule, False, "not judged: the files are not in order", sound=False) for rule in RULES
+            ]
+            return [CheckVerdict(FINGERPRINT, False, error.message, sound=False), *unread[1:]]
         return [
             _fingerprint(dataset, stored),
             _valid(dataset),
@@ -46,10 +48,10 @@ def check_stored_dataset(deployment: Deployment, stored: StoredTable, min_covera
         ]
 
 
-def leakage_check(findings: Sequence[Finding], n_rows: int | None) -> Verdict:
+def leakage_check(findings: Sequence[Finding], n_rows: int | None) -> CheckVerdict:
     """The verdict of the leakage guard. `n_rows` is None where the build was stopped by it."""
     judged = "the build was stopped" if n_rows is None else f"{n_rows} rows"
-    return Verdict(
+    return CheckVerdict(
         LEAKAGE,
         not findings,
         f"{len(findings)} findings, {judged}",
@@ -58,12 +60,12 @@ def leakage_check(findings: Sequence[Finding], n_rows: int | None) -> Verdict:
     )
 
 
-def _fingerprint(dataset: Dataset, stored: StoredTable) -> Verdict:
+def _fingerprint(dataset: Dataset, stored: StoredTable) -> CheckVerdict:
     same = dataset.fingerprint == stored.facts["fingerprint"]
-    return Verdict(FINGERPRINT, same, dataset.fingerprint, sound=same)
+    return CheckVerdict(FINGERPRINT, same, dataset.fingerprint, sound=same)
 
 
-def _valid(dataset: Dataset) -> Verdict:
+def _valid(dataset: Dataset) -> CheckVerdict:
     table = dataset.table
     keys = list(zip(*(table[name].to_pylist() for name in ROW_KEY), strict=True))
     problems = []
@@ -78,10 +80,10 @@ def _valid(dataset: Dataset) -> Verdict:
     if early:
         problems.append((FIRST_SEEN, f"lies before the publication in {early} rows"))
     result = f"{len(keys)} rows, {len(dataset.feature_names)} features"
-    return Verdict(VALID, not problems, result, sound=not problems, findings=problems)
+    return CheckVerdict(VALID, not problems, result, sound=not problems, findings=problems)
 
 
-def _mask_coverage(dataset: Dataset, minimum: float) -> Verdict:
+def _mask_coverage(dataset: Dataset, minimum: float) -> CheckVerdict:
     wrong, short = [], []
     for head in HEADS:
         mask = dataset.table[f"mask_{head}"].to_numpy()
@@ -96,6 +98,6 @@ def _mask_coverage(dataset: Dataset, minimum: float) -> Verdict:
         if share < minimum:
             short.append((head, f"{share:.1%} of the videos have a target, fewer than {minimum:.0%}"))
     lowest = min(dataset.metadata["mask_coverage"][head] for head in HEADS)
-    return Verdict(
+    return CheckVerdict(
         MASK_COVERAGE, not wrong and not short, f"{lowest:.1%} at least", sound=not wrong, findings=[*wrong, *short]
     )

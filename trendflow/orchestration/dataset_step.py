@@ -26,7 +26,7 @@ from trendflow.dataset.parquet import parquet_bytes
 from trendflow.dataset.program import importer_digest, targets_digest
 from trendflow.dataset.snapshots.importer import READERS, add_files
 from trendflow.dataset.snapshots.observations import Observations
-from trendflow.dataset.snapshots.tables import SnapshotSet
+from trendflow.dataset.snapshots.tables import KEY, SnapshotSet
 from trendflow.dataset.stored_tables import CHANNELS, DATASET, SNAPSHOTS, TARGETS, StoredTable, TableStore
 from trendflow.dataset.table.build import BuildOptions, BuiltDataset, build_dataset
 from trendflow.dataset.table.contents import ContentSource, Progress, silent
@@ -39,7 +39,9 @@ from trendflow.orchestration.deployment import Deployment
 from trendflow.storage.tombstones import Tombstones
 
 if TYPE_CHECKING:
+    from trendflow.config import Settings
     from trendflow.dataset.collector.collect import CollectReport
+    from trendflow.storage.object_store import ObjectStore
 
 _TARGETS_FILE, _REPORT_FILE, _CHANNELS_FILE = "targets.parquet", "target_report.json", "channels.parquet"
 _READERS = 8
@@ -77,9 +79,14 @@ class Looked:
 
 
 def tombstones(deployment: Deployment) -> Tombstones:
-    """The deleted videos of the deployment."""
-    key = deployment.settings.tombstone_key
-    return Tombstones.load(deployment.store, None if key is None else key.get_secret_value().encode())
+    """The deleted videos of the deployment. Errors as `Tombstones.load`."""
+    return load_tombstones(deployment.store, deployment.settings)
+
+
+def load_tombstones(store: ObjectStore, settings: Settings) -> Tombstones:
+    """The deleted videos of a store, told by the key of the settings. Errors as `Tombstones.load`."""
+    key = settings.tombstone_key
+    return Tombstones.load(store, None if key is None else key.get_secret_value().encode())
 
 
 def snapshot_store(deployment: Deployment) -> SnapshotStore:
@@ -132,7 +139,7 @@ def nothing_to_import(deployment: Deployment) -> str | None:
 def store_snapshots(deployment: Deployment, files: Iterable[Path], collected: bool) -> tuple[StoredTable, SnapshotSet]:
     """Import files, and what the collector took, as the current snapshots; deleted videos stay out, also of files.
 
-    Raises `dependency_missing` when there is nothing to import, and what importing raises.
+    Raises `dependency_missing` when there is nothing to import, what importing raises, and as `require_snapshots`.
     """
     chosen = list(files)
     with_collected = collected and _collected(deployment)
@@ -145,23 +152,31 @@ def store_snapshots(deployment: Deployment, files: Iterable[Path], collected: bo
     if with_collected:
         snapshot_store(deployment).read_into(into)
     found = into.finish().without(tombstones(deployment))
-    if not found.videos.num_rows:  # rather than in place of the snapshots that are there
-        cases = ", ".join(f"{count} × {rule}" for rule, count in sorted(found.report.counts.items()) if count)
-        raise TrendFlowError(
-            "dependency_missing", f"No snapshot is left of what was imported: {cases or 'none'}.", kind="snapshots"
-        )
+    require_snapshots(found)
     with tempfile.TemporaryDirectory() as name:
         found.write(Path(name))
         contents = {path.name: path.read_bytes() for path in sorted(Path(name).iterdir())}
     return TableStore(deployment.store).put(SNAPSHOTS, contents, {"made_by": importer_digest()}), found
 
 
+def require_snapshots(found: SnapshotSet) -> None:
+    """Raise `input_constraint_violated` for an import that left nothing, before it replaces what is there."""
+    if found.videos.num_rows:
+        return
+    cases = ", ".join(f"{count} × {rule}" for rule, count in sorted(found.report.counts.items()) if count)
+    raise TrendFlowError(
+        "input_constraint_violated",
+        f"No snapshot was left to import ({cases or 'none was there'}); nothing was written.",
+    )
+
+
 def read_snapshots(deployment: Deployment) -> tuple[StoredTable, SnapshotSet]:
     """The current snapshots without videos deleted since. Raises `dependency_missing` when there are no snapshots."""
-    tables = TableStore(deployment.store)
-    stored = tables.require(SNAPSHOTS)
+    stored, contents = TableStore(deployment.store).current(SNAPSHOTS)
     with tempfile.TemporaryDirectory() as name:
-        found = SnapshotSet.read(tables.fetch(stored, Path(name)))
+        for file, data in contents.items():
+            (Path(name) / file).write_bytes(data)
+        found = SnapshotSet.read(Path(name))
     return stored, found.without(tombstones(deployment))
 
 
@@ -201,32 +216,26 @@ def store_channels(deployment: Deployment) -> tuple[StoredTable, Looked]:
 def read_channels(deployment: Deployment) -> Enrichment:
     """The current table of channels without deleted videos; an empty one where nobody looked any up."""
     tables = TableStore(deployment.store)
-    stored = tables.find(CHANNELS)
-    if stored is None:
+    if tables.find(CHANNELS) is None:
         return Enrichment.none()
-    return _enrichment(tables.read(stored)).without(tombstones(deployment))
+    return _enrichment(tables.current(CHANNELS)[1]).without(tombstones(deployment))
 
 
 def build(
     deployment: Deployment,
     snapshots: SnapshotSet,
-    targets: Targets,
     enrichment: Enrichment | None,
     request: BuildRequest,
     progress: Progress = silent,
 ) -> BuiltDataset:
-    """Build a dataset with the runs of this deployment. Errors as `build_dataset`, `config_invalid` for the request."""
-    request.require_consistent()
-    spec = FeatureSpec.load(request.spec)
-    return build_dataset(
-        snapshots,
-        targets,
-        spec.without_content() if request.metadata_only else spec,
-        None if request.metadata_only else _source(deployment, request),
-        enrichment=enrichment,
-        options=BuildOptions(request.allow_mixed, request.synthetic, tombstones(deployment)),
-        progress=progress,
-    )
+    """Build a dataset of imported snapshots and their targets, as if deleted videos had never been in them.
+
+    The runs are those of this deployment. Errors as `build_dataset`, `config_invalid` for the request.
+    """
+    gone = tombstones(deployment)
+    kept = snapshots.without(gone)
+    known = None if enrichment is None else enrichment.without(gone)
+    return _build(deployment, kept, build_targets(kept), known, request, progress)
 
 
 def build_stored(deployment: Deployment, request: BuildRequest, progress: Progress = silent) -> BuiltDataset:
@@ -240,16 +249,16 @@ def build_stored(deployment: Deployment, request: BuildRequest, progress: Progre
     _require_made_by(stored, importer_digest())
     contents: dict[str, bytes] = {}
     for name in (TARGETS, CHANNELS):
-        found = tables.require(name)
+        found, files = tables.current(name)
         if found.facts.get("made_from") != stored.digest:
             raise TrendFlowError(
                 "artifact_validation_failed", f"The stored {name} are of other snapshots; make them again first."
             )
         if name == TARGETS:
             _require_made_by(found, targets_digest())
-        contents |= tables.read(found)
+        contents |= files
     enrichment = _enrichment(contents).without(tombstones(deployment))
-    return build(deployment, snapshots, _targets(contents, snapshots), enrichment, request, progress)
+    return _build(deployment, snapshots, _targets(contents, snapshots), enrichment, request, progress)
 
 
 def store_built(deployment: Deployment, built: BuiltDataset) -> StoredTable:
@@ -268,6 +277,28 @@ def publish_built(deployment: Deployment, stored: StoredTable) -> None:
 def read_stored(deployment: Deployment, stored: StoredTable, folder: Path) -> Dataset:
     """The dataset of a record, copied into `folder` and verified."""
     return Dataset.read(fetch_dataset(deployment.store, stored.facts["prefix"], folder), deployment.schemas)
+
+
+def _build(
+    deployment: Deployment,
+    snapshots: SnapshotSet,
+    targets: Targets,
+    enrichment: Enrichment | None,
+    request: BuildRequest,
+    progress: Progress,
+) -> BuiltDataset:
+    """`build` of inputs without deleted videos; of their runs some may still be there."""
+    request.require_consistent()
+    spec = FeatureSpec.load(request.spec)
+    return build_dataset(
+        snapshots,
+        targets,
+        spec.without_content() if request.metadata_only else spec,
+        None if request.metadata_only else _source(deployment, request),
+        enrichment=enrichment,
+        options=BuildOptions(request.allow_mixed, request.synthetic, tombstones(deployment)),
+        progress=progress,
+    )
 
 
 def _source(deployment: Deployment, request: BuildRequest) -> ContentSource:
@@ -292,9 +323,9 @@ def _collected(deployment: Deployment) -> bool:
 
 def _targets(contents: Mapping[str, bytes], snapshots: SnapshotSet) -> Targets:
     table, report = pq.read_table(io.BytesIO(contents[_TARGETS_FILE])), json.loads(contents[_REPORT_FILE])
-    if table.num_rows == snapshots.videos.num_rows:
+    if all(table[key].equals(snapshots.videos[key]) for key in KEY):
         return Targets(table, report)
-    # They are of these snapshots before a video was deleted, and the report names videos as well.
+    # They are of these snapshots before other videos were deleted, and the report names videos as well.
     return build_targets(snapshots, TargetPolicy.from_mapping(report["policy"]))
 
 

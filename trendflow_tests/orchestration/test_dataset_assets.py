@@ -24,7 +24,6 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.snapshots.importer import import_snapshots
 from trendflow.dataset.stored_tables import CHANNELS, DATASET, SNAPSHOTS, StoredTable, TableStore
 from trendflow.dataset.table.build import BuiltDataset
-from trendflow.dataset.targets import build_targets
 from trendflow.definitions import build_definitions
 from trendflow.orchestration import dataset_assets, dataset_step
 from trendflow.orchestration.dataset_checks import RULES, check_stored_dataset
@@ -106,8 +105,7 @@ def test_a_dataset_is_built_stored_and_checked(corpus: Corpus, run: Run) -> None
 
 def test_the_asset_and_the_command_build_the_same_dataset(corpus: Corpus, run: Run) -> None:
     by_asset = data_versions(run(**SYNTHETIC))["training_dataset"]
-    found = import_snapshots([corpus.file])
-    by_command = build(corpus.deployment, found, build_targets(found), None, BuildRequest(synthetic=True))
+    by_command = build(corpus.deployment, import_snapshots([corpus.file]), None, BuildRequest(synthetic=True))
     assert by_command.metadata["dataset_fingerprint"] == by_asset
 
 
@@ -161,6 +159,17 @@ def test_a_planted_leak_fails_its_check_and_the_build(corpus: Corpus, run: Run, 
     assert "channel_total_videos_0" in str(found.metadata["findings"].value)
     assert "training_dataset" not in materialised(result)
     assert TableStore(corpus.deployment.store).require(DATASET) == before
+
+
+def test_a_changed_builder_is_another_code_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def versions() -> dict[str, str | None]:
+        specs = [spec for made in dataset_assets.build_dataset_assets() for spec in made.specs]
+        return {spec.key.to_user_string(): spec.code_version for spec in specs}
+
+    before = versions()
+    monkeypatch.setattr(dataset_assets, "builder_digest", lambda: "0" * 64)
+    changed = {name for name, version in versions().items() if version != before[name]}
+    assert changed == {"feature_table", "training_dataset"}
 
 
 def test_few_targets_are_a_warning(run: Run) -> None:
@@ -219,7 +228,7 @@ def test_an_import_that_leaves_nothing_replaces_nothing(corpus: Corpus, run: Run
     broken = tmp_path / corpus.file.name
     pq.write_table(pa.Table.from_pylist(rows), broken)
     result = run(snapshots={"files": [str(broken)]}, **SYNTHETIC)
-    assert failure_metadata(result)["error_code"] == "dependency_missing"
+    assert failure_metadata(result)["error_code"] == "input_constraint_violated"
     assert TableStore(corpus.deployment.store).require(SNAPSHOTS) == before
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,13 +15,14 @@ import pytest
 
 from trendflow.config import Settings
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.dataset.stored_tables import ROOT, SNAPSHOTS, TARGETS
+from trendflow.dataset.stored_tables import CHANNELS, ROOT, SNAPSHOTS, TARGETS, TableStore
 from trendflow.dataset.table.build import BuiltDataset
 from trendflow.dataset.targets import TargetPolicy
 from trendflow.orchestration.dataset_step import (
     BuildRequest,
     build_stored,
     publish_built,
+    read_channels,
     read_snapshots,
     store_built,
     store_channels,
@@ -59,8 +62,8 @@ def make_tables(corpus: Corpus) -> None:
     store_channels(corpus.deployment)
 
 
-def delete(corpus: Corpus) -> None:
-    corpus.deployment.store.put(tombstone_key("upload", GONE, SECRET.encode()), b"{}")
+def delete(corpus: Corpus, video: str = GONE) -> None:
+    corpus.deployment.store.put(tombstone_key("upload", video, SECRET.encode()), b"{}")
 
 
 def naming(store: ObjectStore, prefix: str) -> list[str]:
@@ -101,6 +104,50 @@ def test_the_next_build_leaves_it_out_though_the_tables_still_hold_it(corpus: Co
     publish_built(corpus.deployment, store_built(corpus.deployment, again))
     assert naming(store, ROOT) == []
     assert again.metadata["edge_cases"]["import_video_deleted"] == 1
+
+
+def test_stored_targets_of_as_many_other_videos_are_not_taken(corpus: Corpus) -> None:
+    store_snapshots(corpus.deployment, [corpus.file], collected=False)
+    delete(corpus)
+    store_targets(corpus.deployment, POLICY)
+    store_channels(corpus.deployment)
+    corpus.deployment.store.delete(tombstone_key("upload", GONE, SECRET.encode()))
+    delete(corpus, KEPT)
+    built = build_stored(corpus.deployment, METADATA_ONLY)
+    assert len(rows(built)) == 11
+    assert GONE in rows(built)
+    assert KEPT not in rows(built)
+    falls = json.loads(built.reports["target_report.json"])["falls"]
+    assert GONE in {fall["video_id"] for fall in falls}
+
+
+def _read_as(name: str) -> Callable[[Deployment], Any]:
+    return {
+        SNAPSHOTS: lambda opened: read_snapshots(opened)[1].videos.to_pylist(),
+        TARGETS: lambda opened: build_stored(opened, METADATA_ONLY).metadata["dataset_fingerprint"],
+        CHANNELS: lambda opened: read_channels(opened).table.to_pylist(),
+    }[name]
+
+
+@pytest.mark.parametrize("name", [SNAPSHOTS, TARGETS, CHANNELS])
+def test_who_reads_while_a_table_is_replaced_reads_its_successor(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    make_tables(corpus)
+    expected = repr(_read_as(name)(corpus.deployment))
+    store = corpus.deployment.store
+    tables = TableStore(store)
+    before, contents = tables.current(name)
+    real, rivals = store.get, [{**before.facts, "published": "again"}]
+
+    def late(key: str) -> bytes:
+        if key.startswith(f"{before.prefix}/") and rivals:
+            tables.put(name, contents, rivals.pop())
+        return real(key)
+
+    monkeypatch.setattr(store, "get", late)
+    assert repr(_read_as(name)(corpus.deployment)) == expected
+    assert rivals == []
 
 
 def test_no_forecast_takes_its_stored_snapshot(corpus: Corpus) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from trendflow.contracts.canonical import utc_now
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.leakage import AUDIT_FILE, audit, require_clean
-from trendflow.dataset.program import builder_digest
+from trendflow.dataset.program import builder_digest, library_versions
 from trendflow.dataset.snapshots.tables import SnapshotSet
 from trendflow.dataset.snapshots.values import utc_time
 from trendflow.dataset.table.columns import ROW_KEY, provenance_table
@@ -232,6 +232,7 @@ def _versions(content: ContentSource | None, contents: Contents | None, targets:
     """What computed the table and its inputs; with content, the versions that most runs have."""
     found: dict[str, Any] = {
         "builder_digest": builder_digest(),
+        "library_versions": library_versions(),
         "config_hash": None,
         "feature_schema_version": None,
         "sampling_policy_version": None,

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from trendflow.contracts.canonical import sha256_hex
 from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.contracts.schema import SchemaRegistry, validate_document
-from trendflow.dataset.parquet import parquet_bytes
+from trendflow.dataset.parquet import parquet_bytes, table_digest
 from trendflow.dataset.table.build import BuiltDataset
 from trendflow.dataset.table.description import SCHEMA_VERSION
 from trendflow.dataset.table.feature_spec import SPEC_FILE
@@ -35,7 +38,7 @@ def write_dataset(built: BuiltDataset, parent: Path, schemas: SchemaRegistry) ->
     try:
         parent.mkdir(parents=True, exist_ok=True)
         if (target / METADATA_FILE).is_file():
-            _require_same(target, contents)
+            _require_same(target, built, contents)
             return target
         temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".tmp-dataset-"))
         try:
@@ -105,15 +108,30 @@ def fetch_dataset(store: ObjectStore, prefix: str, parent: Path) -> Path:
     return target
 
 
-def _require_same(target: Path, contents: Mapping[str, bytes]) -> None:
-    """A file of this fingerprint that differs means that the build is not deterministic, or the files were changed."""
+def _require_same(target: Path, built: BuiltDataset, contents: Mapping[str, bytes]) -> None:
+    """A file of this fingerprint that differs means that the build is not deterministic, or the files were changed.
+
+    Tables are held against each other by their values: another release of the library writes other bytes of them.
+    """
+    tables = {TABLE_FILE: built.table, PROVENANCE_FILE: built.provenance}
     for name in (name for name in contents if name != METADATA_FILE):  # which says when it was made
         path = target / name
-        if not path.is_file() or path.read_bytes() != contents[name]:
+        if not path.is_file() or not (
+            path.read_bytes() == contents[name] or (name in tables and _holds(path, tables[name]))
+        ):
             raise TrendFlowError(
                 "artifact_validation_failed",
                 f"The dataset {target.name} is there already and its {name} differs; it was damaged or changed.",
             )
+
+
+def _holds(path: Path, table: pa.Table) -> bool:
+    """Whether a Parquet file is this table, whichever library wrote it; False for one that cannot be read."""
+    try:
+        found = pq.read_table(pa.BufferReader(path.read_bytes()))
+    except (pa.ArrowInvalid, OSError):
+        return False
+    return found.schema.metadata == table.schema.metadata and table_digest(found) == table_digest(table)
 
 
 def _publish(temporary: Path, target: Path) -> None:

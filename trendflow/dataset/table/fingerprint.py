@@ -1,4 +1,8 @@
-"""What a dataset was built from and by, as one hash. Equal fingerprints mean equal files, but for `created_at`."""
+"""What a dataset was built from and by, as one hash.
+
+Equal fingerprints mean equal tables and reports, but for `created_at`. The bytes of Parquet files may differ: they
+depend on the library that wrote them.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,16 @@ def test_another_builder_makes_another_dataset(tmp_path: Path, monkeypatch: pyte
     assert (before.metadata["builder_digest"], after.metadata["builder_digest"]) == (builder_digest(), "0" * 64)
     assert before.version != after.version
     assert repr(after.table.to_pylist()) == repr(before.table.to_pylist())
+
+
+def test_other_tables_of_characters_make_another_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, results = corpus_snapshots(tmp_path, range(3)), runs(range(3))
+    before = build(found, results)
+    monkeypatch.setattr(building, "library_versions", lambda: {"unicode": "0.0.0"})
+    after = build(found, results)
+    assert before.metadata["library_versions"]["unicode"] == unicodedata.unidata_version
+    assert after.metadata["library_versions"] == {"unicode": "0.0.0"}
+    assert before.version != after.version
 
 
 def test_what_was_refused_and_what_an_import_kept_out_are_inputs(tmp_path: Path) -> None:

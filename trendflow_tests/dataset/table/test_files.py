@@ -74,6 +74,21 @@ def test_writing_again_changes_nothing(tmp_path: Path, built: BuiltDataset) -> N
     assert write_dataset(built, tmp_path, SCHEMAS) == folder
 
 
+@pytest.mark.parametrize("name", [TABLE_FILE, "provenance.parquet"])
+def test_tables_that_another_release_of_the_library_wrote_are_the_same(
+    tmp_path: Path, built: BuiltDataset, name: str
+) -> None:
+    folder = write_dataset(built, tmp_path, SCHEMAS)
+    ours = (folder / name).read_bytes()
+    table = pq.read_table(folder / name)
+    pq.write_table(table, folder / name, compression="none", version="1.0")
+    assert (folder / name).read_bytes() != ours
+    assert write_dataset(built, tmp_path, SCHEMAS) == folder
+    pq.write_table(table.slice(1), folder / name)
+    with pytest.raises(TrendFlowError, match=f"{re.escape(name)} differs"):
+        write_dataset(built, tmp_path, SCHEMAS)
+
+
 def test_an_interrupted_writing_leaves_nothing(
     tmp_path: Path, built: BuiltDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
