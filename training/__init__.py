@@ -4,4 +4,4 @@ The second code location. It reads dataset folders and writes training run folde
 """
 
 TRAINER_VERSION = "1.1.0"
-"""Part of `model_version`; changes with anything that can alter a fitted value."""
+"""How a reader calls the trainer. What tells two programs of one version apart is `training.program.trainer_digest`."""

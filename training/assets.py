@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import (
     AssetCheckResult,
@@ -20,8 +20,8 @@ from dagster import (
 )
 from pydantic import Field
 
-from training import TRAINER_VERSION
 from training.config import FamilyName, load_config
+from training.program import code_version
 from training.rules import LEAKAGE, RULES
 from training.rules import SPLITS as PROOF
 from trendflow.config import load_settings
@@ -29,11 +29,16 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.schema_docs import markdown_table
 from trendflow.orchestration.failures import failure, typed_failures
 
+if TYPE_CHECKING:
+    from training.steps import Trained, Workplace
+    from trendflow.dataset.stored_tables import StoredTable
+
 TRAINING_DATASET = "training_dataset"
 SPLITS, EVALUATION, MODEL_CARD, TRAINING_REPORT = "splits", "evaluation", "model_card", "training_report"
 BASELINES: tuple[FamilyName, ...] = ("catboost", "lightgbm")
 OWNERS = ["team:machine-learning"]
 _GROUP = "training"
+_CODE_VERSION = code_version()
 _KEYS = "as in the files of training/configs"
 _FILE = "YAML file of settings, or the name of one of training/configs"
 
@@ -48,8 +53,8 @@ class TrainingResource(ConfigurableResource[Any]):
     artifacts: str = Field(default="training/artifacts", description="Folder of the training runs.")
 
     @property
-    def place(self) -> Any:
-        """A `training.steps.Workplace`."""
+    def place(self) -> "Workplace":
+        """The store, and the folders that lie on this machine."""
         from training.steps import Workplace
 
         update: dict[str, Any] = {}
@@ -96,16 +101,25 @@ def _splits() -> AssetsDefinition:
         group_name=_GROUP,
         owners=OWNERS,
         kinds={"parquet"},
-        code_version=TRAINER_VERSION,
+        code_version=_CODE_VERSION,
         description="Which videos train, validate and test: divided by time and by channel.",
         check_specs=[AssetCheckSpec(PROOF, asset=SPLITS, description=RULES[PROOF], blocking=True)],
     )
     def splits(config: SplitsConfig, training: TrainingResource) -> Results:
-        from training.steps import store_splits
+        from training.steps import divide, prove_division, publish_division
 
         with typed_failures():
+            place = training.place
             chosen = load_config(None if config.config is None else Path(config.config), config.settings)
-            stored, proof = store_splits(training.place, chosen)
+            division = divide(place, chosen)
+            try:
+                proof = prove_division(division)
+            except TrendFlowError as error:
+                yield AssetCheckResult(
+                    asset_key=SPLITS, check_name=PROOF, passed=False, metadata={"result": error.message}
+                )
+                raise
+            stored = publish_division(place, division)
         parts = ("train", "val", "test")
         folds = [
             (fold["fold"], *(f"{fold['n'][part]} videos, {fold['n_channels'][part]} channels" for part in parts))
@@ -122,9 +136,8 @@ def _splits() -> AssetsDefinition:
                 "dataset_fingerprint": stored.facts["fingerprint"],
             },
         )
-        held = proof["channels_disjoint"] and proof["golden_excluded"]
         yield AssetCheckResult(
-            asset_key=SPLITS, check_name=PROOF, passed=held, metadata={"proof": MetadataValue.json(proof)}
+            asset_key=SPLITS, check_name=PROOF, passed=True, metadata={"proof": MetadataValue.json(proof)}
         )
 
     return splits
@@ -139,13 +152,13 @@ def _baseline(family: FamilyName) -> AssetsDefinition:
         group_name=_GROUP,
         owners=OWNERS,
         kinds={family},
-        code_version=TRAINER_VERSION,
+        code_version=_CODE_VERSION,
         description=f"Six heads of {family} with intervals, beside all comparators, in a training run of their own.",
         check_specs=[AssetCheckSpec(check, asset=name, description=rule) for check, rule in RULES.items()],
     )
     def baseline(context: AssetExecutionContext, config: BaselineConfig, training: TrainingResource) -> Results:
         from training.run_checks import check_run
-        from training.steps import train_family
+        from training.steps import publish_trained, train_family
 
         with typed_failures():
             place = training.place
@@ -166,9 +179,13 @@ def _baseline(family: FamilyName) -> AssetsDefinition:
                     )
                 raise
             checks = check_run(trained.run, trained.dataset)
-        yield MaterializeResult(
-            asset_key=name, data_version=DataVersion(trained.data_version), metadata=_run_metadata(place, trained)
-        )
+            unsound = [check for check in checks if not check.sound]
+            if not unsound:
+                publish_trained(place, trained)
+        if not unsound:
+            yield MaterializeResult(
+                asset_key=name, data_version=DataVersion(trained.data_version), metadata=_run_metadata(place, trained)
+            )
         for check in checks:
             yield AssetCheckResult(
                 asset_key=name,
@@ -177,7 +194,6 @@ def _baseline(family: FamilyName) -> AssetsDefinition:
                 severity=AssetCheckSeverity.WARN if check.sound else AssetCheckSeverity.ERROR,
                 metadata={"result": check.result},
             )
-        unsound = [check for check in checks if not check.sound]
         if unsound:
             raise failure(TrendFlowError("artifact_validation_failed", f"{unsound[0].name}: {unsound[0].result}"))
 
@@ -191,7 +207,7 @@ def _evaluation() -> AssetsDefinition:
         group_name=_GROUP,
         owners=OWNERS,
         kinds={"json"},
-        code_version=TRAINER_VERSION,
+        code_version=_CODE_VERSION,
         description="All families beside all comparators on the same rows, with intervals and paired differences.",
     )
     def evaluation(training: TrainingResource) -> MaterializeResult[Any]:
@@ -221,7 +237,7 @@ def _model_card() -> AssetsDefinition:
         group_name=_GROUP,
         owners=OWNERS,
         kinds={"markdown"},
-        code_version=TRAINER_VERSION,
+        code_version=_CODE_VERSION,
         description="What the models are for, what they were made of, how good they are and where they end.",
     )
     def model_card(training: TrainingResource) -> MaterializeResult[Any]:
@@ -251,7 +267,7 @@ def _reports() -> AssetsDefinition:
         group_name=_GROUP,
         owners=OWNERS,
         kinds={"html"},
-        code_version=TRAINER_VERSION,
+        code_version=_CODE_VERSION,
         description="One page per training run: tables, calibration, buckets, importance and the data card.",
     )
     def training_report(training: TrainingResource) -> MaterializeResult[Any]:
@@ -271,7 +287,7 @@ def _reports() -> AssetsDefinition:
     return training_report
 
 
-def _run_metadata(place: Any, trained: Any) -> dict[str, Any]:
+def _run_metadata(place: "Workplace", trained: "Trained") -> dict[str, Any]:
     from training.compare import compare, markdown
     from training.run import REPORT
 
@@ -289,12 +305,12 @@ def _run_metadata(place: Any, trained: Any) -> dict[str, Any]:
     }
 
 
-def _files(place: Any, stored: Any) -> dict[str, Any]:
+def _files(place: "Workplace", stored: "StoredTable") -> dict[str, Any]:
     """Where a person finds the files of a `StoredTable`."""
     return {name: MetadataValue.path(_location(place, f"{stored.prefix}/{name}")) for name in stored.files}
 
 
-def _location(place: Any, key: str) -> str:
+def _location(place: "Workplace", key: str) -> str:
     return str(place.store.local_path(key) or key)
 
 

@@ -31,8 +31,9 @@ class Comparison:
         return found
 
     def rows(self, head: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """(name, overall cell): models first, then comparators."""
+        """(name, overall cell): the models' point forecasts, the medians they show, then comparators."""
         yield from self.heads[head][MODELS].items()
+        yield from ((f"{name}, p50", cell) for name, cell in self.heads[head]["p50"].items())
         yield from self.heads[head]["comparators"].items()
 
     def unbeaten(self, head: str) -> dict[str, list[str]]:

@@ -106,7 +106,8 @@ class TrainingConfig(_Model):
 
     @property
     def digest(self) -> str:
-        return digest_of(self.model_dump(mode="json"))
+        """sha256 over all settings; a default that is written out changes nothing."""
+        return digest_of({**self.model_dump(mode="json"), "hyperparameters": self.complete_hyperparameters})
 
 
 def load_config(path: Path | None, overrides: Mapping[str, Any]) -> TrainingConfig:
@@ -156,4 +157,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _file(path: Path) -> Path:
     shipped = _SHIPPED / f"{path}.yaml"
-    return shipped if shipped.is_file() and not path.exists() else path
+    bare = path.name == str(path)  # anything else would leave the folder
+    return shipped if bare and shipped.is_file() and not path.exists() else path

@@ -6,14 +6,11 @@ from dagster import (
     AssetSensorDefinition,
     DefaultSensorStatus,
     Definitions,
-    EventLogEntry,
     RunRequest,
-    SensorEvaluationContext,
     asset_sensor,
     define_asset_job,
     in_process_executor,
 )
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from training.assets import TRAINING_DATASET, TrainingResource, build_training_assets, training_dataset
 
@@ -31,26 +28,29 @@ def build_definitions(training: TrainingResource) -> Definitions:
     return Definitions(
         assets=[training_dataset(), *build_training_assets()],
         jobs=[job],
-        sensors=[_sensor(job)],
+        sensors=[_sensor()],
         resources={"training": training},
         executor=in_process_executor,
     )
 
 
-def _sensor(job: UnresolvedAssetJobDefinition) -> AssetSensorDefinition:
-    """The bridge between the locations: no job and no launch of the UI spans both."""
+def _sensor() -> AssetSensorDefinition:
+    """The bridge between the locations: no job and no launch of the UI spans both.
+
+    Requests have no run key: Dagster launches a key once for ever, so a dataset that came back, whose run failed, or
+    that another program would train on differently would never be trained on. The cursor asks once per
+    materialization, and training finds the run it would only repeat.
+    """
 
     @asset_sensor(
         AssetKey(TRAINING_DATASET),
         name=TRAIN_ON_NEW_DATASET,
-        job=job,
+        job_name=TRAIN_BASELINES,
         default_status=DefaultSensorStatus.STOPPED,
-        description="Trains all baselines when the other location has built a dataset; once per fingerprint.",
+        description="Trains all baselines whenever the other location has built a dataset; equal runs are reused.",
     )
-    def train_on_new_dataset(context: SensorEvaluationContext, built: EventLogEntry) -> RunRequest:
-        found = built.asset_materialization
-        assert found is not None  # an asset sensor is called with nothing else
-        return RunRequest(run_key=(found.tags or {})["dagster/data_version"])
+    def train_on_new_dataset() -> RunRequest:
+        return RunRequest()
 
     return train_on_new_dataset
 

@@ -1,4 +1,8 @@
-"""Metrics of a training run from its predictions: the model, the comparators on the same rows, the differences."""
+"""Metrics of a training run from its predictions: the model, the comparators on the same rows, the differences.
+
+Differences, verdicts and the gate judge the point forecast, fitted to the loss of the training. People are shown the
+median p50, a model of its own: its metrics stand beside, without differences.
+"""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.table.columns import METADATA
 from trendflow.inference.boosters import Booster, load_booster
 from trendflow.inference.encoding import Encoding
-from trendflow.inference.quantiles import FLOOR, LEVELS, Served, conformal_offset, monotone, serve
+from trendflow.inference.quantiles import FLOOR, LEVELS, Served, conformal_offset, put_in_order, serve
 
 Progress = Callable[[str], None]
 
@@ -87,15 +88,29 @@ def fit_fold(data: TrainingData, fold: Fold, config: TrainingConfig, progress: P
     """Models of all heads with enough rows, and their forecasts for the test rows."""
     inputs = fit_inputs(data, fold, config, data.features)
     matrix = inputs.encoding.matrix(data.table)
-    models, tests = {}, {}
+    parts, fitted = {}, {}
     for position, head in enumerate(HEADS):
-        parts = usable_parts(data, fold, position, config)
-        if parts is None:
+        found = usable_parts(data, fold, position, config)
+        if found is None:
             progress(f"{head.name}: too few rows")
             continue
         progress(head.name)
-        train, val, tests[head.name] = parts
-        models[head.name] = _fit_head(data, matrix, inputs.encoding, config, position, train, val)
+        parts[head] = found
+        fitted[head] = _fit_head(data, matrix, inputs.encoding, config, position, found)
+    offsets = _offsets(data, matrix, fitted, {head: val for head, (_, val, _) in parts.items()}, config)
+    models = {
+        head.name: HeadModel(
+            head=head,
+            point=fitted[head].point,
+            quantiles=fitted[head].quantiles,
+            offset=offsets[head],
+            comparators=FittedComparators.fit(data.table.take(train), data.rows.y[train, HEADS.index(head)], head),
+            n_train=len(train),
+            n_val=len(val),
+        )
+        for head, (train, val, _) in parts.items()
+    }
+    tests = {head: test for head, (_, _, test) in parts.items()}
     return FoldResult(inputs, models, _forecasts(data, matrix, models, tests, config))
 
 
@@ -141,32 +156,32 @@ def _fit(
     return family.fit(fit_data, objective, settings, config.seed, config.threads)
 
 
+class _Boosters(NamedTuple):
+    point: Fitted
+    quantiles: tuple[Fitted, ...]
+
+
 def _fit_head(
     data: TrainingData,
     matrix: np.ndarray,
     encoding: Encoding,
     config: TrainingConfig,
     position: int,
-    train: np.ndarray,
-    val: np.ndarray,
-) -> HeadModel:
+    parts: Sequence[np.ndarray],
+) -> _Boosters:
     head, y = HEADS[position], data.rows.y[:, position]
+    train, val, _ = parts
     if np.ptp(y[train]) == 0:
         raise TrendFlowError(
             "input_constraint_violated", f"{head.name} has one value in all train rows.", head=head.name
         )
     point = fit_point(matrix, encoding.categorical, y, (train, val), config)
-    quantiles = tuple(
-        _fit(matrix, encoding.categorical, y, (train, val), Objective("quantile", level), config) for level in LEVELS
-    )
-    return HeadModel(
-        head=head,
-        point=point,
-        quantiles=quantiles,
-        offset=conformal_offset(monotone(_raw_quantiles(quantiles, matrix[val], config)), y[val]),
-        comparators=FittedComparators.fit(data.table.take(train), y[train], head),
-        n_train=len(train),
-        n_val=len(val),
+    return _Boosters(
+        point,
+        tuple(
+            _fit(matrix, encoding.categorical, y, (train, val), Objective("quantile", level), config)
+            for level in LEVELS
+        ),
     )
 
 
@@ -175,23 +190,57 @@ def _raw_quantiles(fitted: Sequence[Fitted], matrix: np.ndarray, config: Trainin
     return np.column_stack([load_booster(path, model.data).predict(matrix) for model in fitted])
 
 
+class _Asked(NamedTuple):
+    """Raw quantiles [rows, 3] of the `heads` of one target, early first, all on the same `rows`."""
+
+    heads: tuple[Head, ...]
+    rows: np.ndarray
+    raw: list[np.ndarray]
+
+
+def _asked(
+    matrix: np.ndarray,
+    models: Mapping[Head, Sequence[Fitted]],
+    rows: Mapping[Head, np.ndarray],
+    config: TrainingConfig,
+) -> Iterator[_Asked]:
+    """Target by target. A horizon is put in order among the others, so each is asked about the rows of all of them."""
+    for target in dict.fromkeys(head.target for head in models):
+        heads = tuple(head for head in models if head.target == target)
+        all_rows = np.unique(np.concatenate([rows[head] for head in heads]))
+        yield _Asked(heads, all_rows, [_raw_quantiles(models[head], matrix[all_rows], config) for head in heads])
+
+
+def _offsets(
+    data: TrainingData,
+    matrix: np.ndarray,
+    fitted: Mapping[Head, _Boosters],
+    vals: Mapping[Head, np.ndarray],
+    config: TrainingConfig,
+) -> dict[Head, float]:
+    """Of each head, on its val rows `vals`, whose forecasts are put in order as those of new rows will be."""
+    found = {}
+    for asked in _asked(matrix, {head: boosters.quantiles for head, boosters in fitted.items()}, vals, config):
+        for head, ordered in zip(asked.heads, put_in_order(asked.raw).quantiles, strict=True):
+            at = np.searchsorted(asked.rows, vals[head])
+            found[head] = conformal_offset(ordered[at], data.rows.y[vals[head], HEADS.index(head)])
+    return found
+
+
 def _forecasts(
     data: TrainingData,
     matrix: np.ndarray,
     models: Mapping[str, HeadModel],
-    tests: Mapping[str, np.ndarray],
+    tests: Mapping[Head, np.ndarray],
     config: TrainingConfig,
 ) -> dict[str, Forecasts]:
     """What would be shown for the test rows, so that the evaluation judges just that. `tests`: head → its rows."""
     found = {}
-    for target in dict.fromkeys(model.head.target for model in models.values()):
-        group = [model for model in models.values() if model.head.target == target]
-        # A horizon is rearranged among the others, so each is asked about the rows of all of them.
-        rows = np.unique(np.concatenate([tests[model.head.name] for model in group]))
-        raw = [_raw_quantiles(model.quantiles, matrix[rows], config) for model in group]
-        for model, served in zip(group, serve(raw, [model.offset for model in group]), strict=True):
-            test = tests[model.head.name]
-            at = np.searchsorted(rows, test)
+    for asked in _asked(matrix, {model.head: model.quantiles for model in models.values()}, tests, config):
+        group = [models[head.name] for head in asked.heads]
+        for model, served in zip(group, serve(asked.raw, [model.offset for model in group]), strict=True):
+            test = tests[model.head]
+            at = np.searchsorted(asked.rows, test)
             medians = past_channel_medians(data.rows, HEADS.index(model.head), test)
             found[model.head.name] = Forecasts(
                 rows=test,

@@ -1,4 +1,8 @@
-"""The quality gate: may this model take the place of the current one? Words for its verdicts are in `gate_texts`."""
+"""The quality gate: may this model take the place of the current one? Words for its verdicts are in `gate_texts`.
+
+Coverage and order are those of the quantiles that are shown; everything else is judged by the point forecast, which is
+not shown, see `evaluation`.
+"""
 
 from __future__ import annotations
 

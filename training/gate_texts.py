@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.gate import (
+    ACCEPTED_COVERAGE,
     BEATS,
     COVERAGE,
     FAIL,
@@ -19,11 +20,14 @@ from training.gate import (
 from trendflow.presentation.forecast_texts import BUCKETS, COMPARATORS, head_title
 from trendflow.presentation.formatting import plural
 
+_LEAST, _MOST = ACCEPTED_COVERAGE
+ACCEPTED = f"{100 * _LEAST:.0f} to {100 * _MOST:.0f} %"
+"""Shares of outcomes that the interval may hold, in words."""
 TITLES: Mapping[str, str] = {
     PREVIOUS_ORDER: "Orders videos no worse than the current model, 14 and 21 days",
     PREVIOUS_BUCKETS: "No age group is forecast worse than by the current model",
     ORDERED: "Quantiles are in order in every row",
-    COVERAGE: "The interval holds 75 to 95 % of the outcomes",
+    COVERAGE: f"The interval holds {ACCEPTED} of the outcomes",
     BEATS: "Shown to beat every formula, 14 and 21 days",
 }
 WORDS: Mapping[str, str] = {PASS: "passed", FAIL: "not passed", NOT_JUDGED: "not judged"}

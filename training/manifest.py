@@ -10,13 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from training import TRAINER_VERSION
 from training.comparators import COMPARATORS
 from training.config import TrainingConfig
 from training.data import TrainingData
 from training.families import FAMILIES
 from training.fold import FoldResult, HeadModel
-from training.program import trainer_digest
+from training.program import code_version, trainer_digest
 from training.rows import HEADS
 from trendflow.contracts.canonical import sha256_hex
 from trendflow.dataset.table.columns import METADATA
@@ -92,7 +91,7 @@ def build_manifest(
         "git_commit": git_commit(),
         "trainer_digest": trainer_digest(),
         "model_family": config.family,
-        "model_version": f"{prefix(data)}baseline_{config.family}_{TRAINER_VERSION}",
+        "model_version": f"{prefix(data)}baseline_{config.family}_{code_version()}",
         "registry_state": "candidate",
         "library_versions": library_versions(),
         "dataset": {

@@ -23,6 +23,8 @@ _LIMITS = (
     "part says what they hold. Another time or another mix of channels can break them.",
     "The horizons are forecast by models of their own. Where those contradict each other, or the quantiles of one do, "
     "the forecasts are put in ascending order, as a count only grows; metrics and report say how often.",
+    "Judged, and held against the comparators, is the point forecast. What is shown is the median, a model of its own, "
+    "the line p50 below: no difference to a comparator was tested for it.",
     "A comparator that a model is not shown to beat, below, is the better choice for that head: it is simpler.",
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.gate import FAIL, NORTH_STAR, NOT_JUDGED, PASS
-from training.gate_texts import TITLES, WORDS, gate_details
+from training.gate_texts import ACCEPTED, TITLES, WORDS, gate_details
 from training.predictions import REPAIRS
 from training.report import cards, figures
 from training.report.importance import ablation, head_importance
@@ -55,6 +55,7 @@ def _context(run: ReportedRun) -> dict[str, Any]:
         "comparators": comparators,
         "matrix": matrix,
         "orders": _made(figures.predictors_in_order(run, head) for head in run.heads),
+        "accepted": ACCEPTED,
         "metrics": [METRIC_NAMES[name] for name in METRICS],
         "tables": [head_table(run, head) for head in run.heads],
         "scatter": _made(figures.predicted_against_actual(head, rows[head]) for head in run.heads),

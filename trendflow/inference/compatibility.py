@@ -32,8 +32,9 @@ def content_columns(features: tuple[str, ...]) -> tuple[str, ...]:
 def difference(manifest: Mapping[str, Any], features: tuple[str, ...], run: RunInputs) -> str | None:
     """The first way in which the run differs from what the model was trained on, as a sentence; None when it fits.
 
-    Only components whose columns the model reads are compared. A component that failed has no models behind it: its
-    values are missing, which the model knows how to read.
+    A model of metadata alone fits every run. For any other, versions, schemas and models are compared of the components
+    whose columns it reads, and `config_hash`, which covers the parameters of every component, also of those it does not
+    read. A component that failed has no models behind it: its values are missing, which the model knows how to read.
     """
     columns = content_columns(features)
     if not columns or run.content is None:

@@ -196,7 +196,7 @@ def _order_messages(document: Mapping[str, Any]) -> list[Message]:
             "warning",
             "The models contradicted each other, and their forecasts were put in order",
             "Each quantile of each horizon is a model of its own. Here some had the count fall with time, or the lower "
-            "end above the upper one. The same numbers are shown in ascending order.",
+            "end above the upper one. The same numbers are taken in ascending order, with the interval around them.",
             lines,
         )
     ]

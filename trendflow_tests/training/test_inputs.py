@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,8 @@ def test_a_shipped_file_of_settings_goes_by_its_name(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path("few_rows_time").write_text("split: {val_point: 0.3}\n")
     assert load_config(Path("few_rows_time"), {}).split.val_point == 0.3, "a file of the user comes first"
-    with pytest.raises(TrendFlowError) as failed:
-        load_config(Path("few_rows_tome"), {})
-    assert failed.value.error_code == "config_invalid"
+    shipped_folder = Path(str(files("training"))) / "configs"
+    for other in ("few_rows_tome", f"../{shipped_folder.name}/few_rows_rolling", shipped_folder / "few_rows_rolling"):
+        with pytest.raises(TrendFlowError) as failed:
+            load_config(Path(other), {})
+        assert failed.value.error_code == "config_invalid"

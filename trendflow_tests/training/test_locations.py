@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from dagster import AssetKey, DagsterInstance, Definitions, ExecuteInProcessResult, build_sensor_context
+from dagster import AssetKey, DagsterInstance, Definitions, ExecuteInProcessResult
 
 from training.assets import BASELINES, TrainingResource
 from training.config import FamilyName
-from training.definitions import TRAIN_BASELINES, TRAIN_ON_NEW_DATASET, build_definitions
+from training.definitions import TRAIN_BASELINES, build_definitions
+from training.program import trainer_digest
 from training.rules import RULES
+from training.run import plan_split
 from training.split_table import verify_split
 from trendflow.contracts.canonical import sha256_hex
 from trendflow.dataset.stored_tables import DATASET, TableStore
@@ -114,6 +116,7 @@ def test_the_second_location_trains_on_the_dataset_of_the_first(both: Both) -> N
         assert bundle.synthetic
         assert folder.name.startswith(f"SYNTHETIC_{family}-")
         assert bundle.manifest["dataset"]["dataset_fingerprint"] == fingerprint
+        assert bundle.manifest["model_version"].endswith(f"+{bundle.manifest['trainer_digest'][:12]}")
         assert bundle.manifest["config"]["resamples"] == QUICK["resamples"]
         assert bundle.manifest["config"]["hyperparameters"] == SETTINGS[family]["hyperparameters"]
         stored = both.corpus.deployment.store.get(f"training/{folder.name}/metrics.json")
@@ -233,6 +236,53 @@ def test_a_leak_planted_in_the_dataset_is_caught_before_anything_is_fitted(both:
     assert not {name for name in materialised(result) if name.startswith("baseline_")}
 
 
+def test_a_run_that_is_unsound_does_not_become_the_current_one(both: Both, tmp_path: Path) -> None:
+    """The run is found again on disk, but its division is no longer the one it was trained on."""
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(both.artifacts, artifacts)
+    (artifacts / both.runs()["catboost"].name / "splits.parquet").write_bytes(b"other bytes")
+    tables = TableStore(both.corpus.deployment.store)
+    trained = tables.require("baseline_catboost")
+    try:
+        former = tables.put("baseline_catboost", facts={**trained.facts, "run_id": "SYNTHETIC_former_run"})
+        result = _train(artifacts, both.instance)
+        assert tables.require("baseline_catboost") == former
+    finally:
+        tables.put("baseline_catboost", facts=trained.facts)
+    assert not result.success
+    assert failure_metadata(result)["error_code"] == "artifact_validation_failed"
+    assert "baseline_catboost" not in materialised(result)
+    found = {check: done for (asset, check), done in checked(result).items() if asset == "baseline_catboost"}
+    assert set(found) == set(RULES)
+    assert not found["split_disjointness"].passed
+    assert found["split_disjointness"].severity.value == "ERROR"
+    assert found["stored_models"].passed
+
+
+def test_a_division_that_is_not_proven_does_not_become_the_current_one(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = TableStore(both.corpus.deployment.store)
+    before = tables.require("splits")
+    table = pq.read_table(pa.BufferReader(tables.read(before)["splits.parquet"]))
+    rows = table.to_pylist()
+    first = next(row for row in rows if row["part"] == "train")
+    other = next(row for row in rows if row["part"] == "test")
+    other["channel_id"] = first["channel_id"]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), sink)
+    file = sink.getvalue().to_pybytes()
+    monkeypatch.setattr("training.steps.plan_split", lambda data, config: replace(plan_split(data, config), file=file))
+    result = both.train()
+    assert not result.success
+    assert failure_metadata(result)["error_code"] == "leakage_violation"
+    assert tables.require("splits") == before
+    assert "splits" not in materialised(result)
+    proof = checked(result)["splits", "split_disjointness"]
+    assert not proof.passed
+    assert "channels of both train and test" in str(proof.metadata["result"].value)
+
+
 @pytest.mark.parametrize("family", BASELINES)
 def test_a_forecast_of_the_trained_model(both: Both, family: FamilyName) -> None:
     folder = both.runs()[family]
@@ -310,20 +360,8 @@ def test_lineage_crosses_the_locations(both: Both) -> None:
     graph = second.resolve_asset_graph()
     assert not graph.get(AssetKey("training_dataset")).is_executable
     assert graph.get(AssetKey("splits")).parent_keys == {AssetKey("training_dataset")}
+    assert str(graph.get(AssetKey("splits")).code_version).endswith(f"+{trainer_digest()[:12]}")
     assert first.resolve_asset_graph().get(AssetKey("training_dataset")).is_executable
-
-
-def test_a_new_dataset_asks_for_training_once(both: Both) -> None:
-    definitions = build_definitions(TrainingResource())
-    sensor = definitions.resolve_sensor_def(TRAIN_ON_NEW_DATASET)
-    assert sensor.default_status.value == "STOPPED"
-    assert [target.job_name for target in sensor.targets] == [TRAIN_BASELINES]
-    with build_sensor_context(instance=both.instance, definitions=definitions) as context:
-        first = sensor.evaluate_tick(context)
-    [request] = first.run_requests or []
-    assert request.run_key == data_versions(both.built)["training_dataset"], "a run key is launched once"
-    with build_sensor_context(instance=both.instance, definitions=definitions, cursor=first.cursor) as context:
-        assert not sensor.evaluate_tick(context).run_requests
 
 
 def test_the_workspace_has_both_locations(repo_root: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -110,6 +112,31 @@ def test_no_written_forecast_falls_with_time(run: TrainingRun) -> None:
         shares = {name: rows[name].mean() for name in ("crossed", "rearranged")}
         assert told[f"{target}_{horizon}"] == {"n": len(rows), **shares}
     assert any(found["rearranged"] > 0 for found in told.values()), "the models of this test do contradict each other"
+
+
+def test_offsets_are_calibrated_on_forecasts_in_order(run: TrainingRun, dataset_folder: Path) -> None:
+    """By hand: val forecasts of the stored files sorted over levels and horizons, and the order statistic of CQR."""
+    bundle, table = ModelBundle.read(run.folder), Dataset.read(dataset_folder).table
+    matrix = bundle.encoding.matrix(table)
+    division = pq.read_table(run.folder / "splits.parquet").to_pandas()
+    last = division[division["fold"] == division["fold"].max()]
+    val = table.column("video_id").to_pandas().isin(last.loc[last["part"] == "val", "video_id"]).to_numpy()
+    for target in run.manifest["bundles"]:
+        raw = [
+            [
+                lightgbm.Booster(model_file=run.folder / found["path"]).predict(matrix)
+                for found in horizon["quantile_models"].values()
+            ]
+            for horizon in target["horizons"]
+        ]
+        ordered = np.sort(np.sort(np.maximum(raw, 0), axis=1), axis=0)  # [horizons, levels, rows]
+        for (low, _, high), horizon in zip(ordered, target["horizons"], strict=True):
+            y = table.column(horizon["target_col"]).to_numpy()
+            judged = val & (table.column(horizon["mask_col"]).to_numpy() == 1)
+            assert judged.sum() == horizon["n_val"]
+            scores = np.sort(np.maximum(low - y, y - high)[judged])
+            offset = scores[math.ceil(0.8 * (len(scores) + 1)) - 1]
+            assert horizon["conformal_offset"] == pytest.approx(offset, abs=1e-9)
 
 
 def test_metrics_and_comparison_satisfy_their_schemas(run: TrainingRun) -> None:

@@ -88,7 +88,7 @@ def test_cards_say_what_the_numbers_rest_on(page: Page) -> None:
         "no snapshot near the horizon 200, counter fell 12",
         "channel_id_missing",
         "most of their rows",
-        "conformalised on val (CQR), rearranged over horizons",
+        "rearranged over levels and horizons, conformalised on val (CQR)",
         "Metadata and first snapshot + Picture + Sound",
         "Cut detection: cuts per minute",
         "There is nothing to judge by: the run was not compared with a current model.",
