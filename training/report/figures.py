@@ -79,7 +79,7 @@ def predictors_in_order(run: ReportedRun, head: str, metric: str = "spearman") -
             chart.line(np.array([estimate.low, estimate.high]), np.array([at, at]), f"whisker {css}")
         chart.dots([estimate.value], [at], f"dot {css}")
         names.append((at, predictor_title(name)))
-    decimals = 2 if high - low < 2 else 1
+    decimals = 2 if ticks[1] - ticks[0] < 0.1 else 1  # short labels: neighbours must not touch
     return Framed(
         svg=chart.render(f"{metric} of model and comparators, {head_title(head)}"),
         x_labels=x_labels(chart, [(tick, fixed(tick, decimals)) for tick in ticks]),
