@@ -33,7 +33,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "TRENDFLOW_ONNX_THREADS"):
         os.environ.setdefault(variable, "1")
 
-import numpy as np  # noqa: E402  (numpy reads the thread variables above)
+# No import may come before the environment is set: numpy reads its threads there, hypothesis its folder.
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.contracts.errors import TrendFlowError, unwritable
 
 
 def write_output(path: Path, data: bytes) -> None:
@@ -54,12 +54,8 @@ def require_folder(path: Path) -> None:
 
 
 def cannot_be_written(path: Path, exc: OSError) -> TrendFlowError:
-    """`config_invalid` with the reason, `storage_unavailable` when only space is missing."""
-    typed = as_typed(exc)
-    if typed.error_code == "storage_unavailable":
-        return typed
-    reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
-    return TrendFlowError("config_invalid", f"The output {path.name!r} cannot be written: {reason}.", errno=exc.errno)
+    """As `unwritable`, of an output."""
+    return unwritable(exc, f"The output {path.name!r}")
 
 
 def _umask() -> int:

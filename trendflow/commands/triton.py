@@ -10,13 +10,12 @@ from filelock import FileLock, Timeout
 
 from trendflow.commands.console import err, out, table
 from trendflow.config import Settings, ensure_home, load_settings
-from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.errors import TrendFlowError, unwritable
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.store import WeightsStore
 from trendflow.models.triton import server
 from trendflow.models.triton.connection import Session
 from trendflow.models.triton.environment import ServerEnvironment, ensure_environment, open_environment
-from trendflow.models.triton.errors import unwritable
 from trendflow.models.triton.placement import place, visible_gpus
 from trendflow.models.triton.repository import Repository, plan_repository, require_replaceable, write_repository
 from trendflow.models.triton.state import HOST, ServerState, endpoint, read_state

@@ -10,6 +10,7 @@ import numpy as np
 
 from trendflow.contracts.artifact import ModelUsed
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.models.allocation import is_device_failure
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.device import with_ordinal
 from trendflow.models.interface import ModelHandle
@@ -48,6 +49,19 @@ class LoadedModel:
             "outputs": [describe(spec) for spec in self._entry.outputs],
             "max_batch_size": self._entry.max_batch_size,
         }
+
+    def _out_of_memory(self, batch: int | None) -> TrendFlowError:
+        name = self._entry.name
+        return TrendFlowError("out_of_memory", f"{name} ran out of memory at batch {batch}.", entry=name, batch=batch)
+
+    def _refusal(self, engine: str, said: str, **detail: str) -> TrendFlowError:
+        """Why an inference failed that did not want for memory: the device fails, or else the inputs do not fit."""
+        name = self._entry.name
+        if self._device != "cpu" and is_device_failure(said):
+            return TrendFlowError(
+                "device_unavailable", f"{self._device} failed while {name} ran on it.", entry=name, device=self._device
+            )
+        return TrendFlowError("model_spec_invalid", f"{engine} refused the inputs of {name}.", entry=name, **detail)
 
 
 class OwnedHandle(ModelHandle, Protocol):

@@ -15,7 +15,7 @@ import onnxruntime as ort
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
 from trendflow.models import device as devices
-from trendflow.models.allocation import is_allocation_failure, is_device_failure
+from trendflow.models.allocation import is_allocation_failure
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.loaded import LoadedModel
 from trendflow.models.tensor_checks import check_inputs, check_outputs
@@ -81,20 +81,11 @@ class OnnxHandle(LoadedModel):
         self._session = None
 
     def _failure(self, exc: Exception, batch: int | None) -> TrendFlowError:
-        name = self._entry.name
         if _is_allocation_failure(exc):
             self._release_arena()
-            return TrendFlowError(
-                "out_of_memory", f"{name} ran out of memory at batch {batch}.", entry=name, batch=batch
-            )
-        log.error("inference with %s failed", name, exc_info=exc)
-        if self._device != "cpu" and is_device_failure(str(exc)):
-            return TrendFlowError(
-                "device_unavailable", f"{self._device} failed while {name} ran on it.", entry=name, device=self._device
-            )
-        return TrendFlowError(
-            "model_spec_invalid", f"onnxruntime refused the inputs of {name}.", entry=name, type=type(exc).__name__
-        )
+            return self._out_of_memory(batch)
+        log.error("inference with %s failed", self._entry.name, exc_info=exc)
+        return self._refusal("onnxruntime", str(exc), type=type(exc).__name__)
 
     def _release_arena(self) -> None:
         """Give back what the engine keeps of earlier batches: it may be what a smaller one needs now.

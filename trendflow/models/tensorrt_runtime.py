@@ -17,7 +17,7 @@ import numpy as np
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models import torch_runtime
-from trendflow.models.allocation import is_allocation_failure, is_device_failure
+from trendflow.models.allocation import is_allocation_failure
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.device import ProbedDevice, probed_device, with_ordinal
 from trendflow.models.loaded import LoadedModel
@@ -97,18 +97,11 @@ class TensorRTHandle(LoadedModel):
         self._context = None  # it alone keeps the engine
 
     def _failure(self, said: str, batch: int | None) -> TrendFlowError:
-        name = self._entry.name
         if is_allocation_failure(said):
             self._memory.release()
-            return TrendFlowError(
-                "out_of_memory", f"{name} ran out of memory at batch {batch}.", entry=name, batch=batch
-            )
-        log.error("inference with %s failed: %s", name, said)
-        if is_device_failure(said):
-            return TrendFlowError(
-                "device_unavailable", f"{self._device} failed while {name} ran on it.", entry=name, device=self._device
-            )
-        return TrendFlowError("model_spec_invalid", f"TensorRT refused the inputs of {name}.", entry=name)
+            return self._out_of_memory(batch)
+        log.error("inference with %s failed: %s", self._entry.name, said)
+        return self._refusal("TensorRT", said)
 
 
 class CudaMemory:

@@ -17,7 +17,7 @@ import numpy as np
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.models import device as devices
-from trendflow.models.allocation import is_allocation_failure, is_device_failure
+from trendflow.models.allocation import is_allocation_failure
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.loaded import LoadedModel
 from trendflow.models.tensor_checks import check_inputs, check_outputs
@@ -96,24 +96,15 @@ class TorchHandle(LoadedModel):
     def _failure(self, exc: Exception, batch: int | None) -> TrendFlowError:
         import torch
 
-        name = self._entry.name
         if _is_allocation_failure(exc):
             # The layers' results hang on the frames that failed; only what nobody holds can be given back, and that
             # may be what a smaller batch needs now.
             traceback.clear_frames(exc.__traceback__)
             if self._device != "cpu":
                 torch.cuda.empty_cache()
-            return TrendFlowError(
-                "out_of_memory", f"{name} ran out of memory at batch {batch}.", entry=name, batch=batch
-            )
-        log.error("inference with %s failed", name, exc_info=exc)
-        if self._device != "cpu" and is_device_failure(str(exc)):
-            return TrendFlowError(
-                "device_unavailable", f"{self._device} failed while {name} ran on it.", entry=name, device=self._device
-            )
-        return TrendFlowError(
-            "model_spec_invalid", f"torch refused the inputs of {name}.", entry=name, type=type(exc).__name__
-        )
+            return self._out_of_memory(batch)
+        log.error("inference with %s failed", self._entry.name, exc_info=exc)
+        return self._refusal("torch", str(exc), type=type(exc).__name__)
 
 
 def require_device(device: str) -> None:

@@ -22,7 +22,7 @@ import sys, time
 from pathlib import Path
 held, patience = bytearray(b"x") * 200_000_000, time.monotonic() + 120
 while not Path(sys.argv[1]).exists() and time.monotonic() < patience:
-    time.sleep(0.01)
+    time.sleep(0.01)  # leaves the cores to the one that looks
 """
 NESTED = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]], check=True)"
 
@@ -53,7 +53,7 @@ from benchmarks.bench_components import PeakMemory
 with PeakMemory() as memory:
     held, patience = bytearray(b"x") * 100_000_000, time.monotonic() + 120
     while memory.peak - memory.start < 90e6 and time.monotonic() < patience:
-        time.sleep(0.01)
+        time.sleep(0.01)  # leaves the cores to the thread that looks
     del held
 print(memory.peak - memory.start)
 """

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.errors import TrendFlowError, unwritable
 from trendflow.models.triton.connection import answering_server
 from trendflow.models.triton.environment import ServerEnvironment
-from trendflow.models.triton.errors import unwritable
 from trendflow.models.triton.process import boot_id, end_process, end_session, exact_process, started_ticks_of
 from trendflow.models.triton.repository import Repository
 from trendflow.models.triton.state import HOST, STATE, ServerState, forget, read_state, write_state
@@ -188,7 +187,7 @@ def await_live(state: ServerState, timeout_s: float = _START_TIMEOUT_S) -> None:
                 f"The Triton server did not answer within {timeout_s:.0f} seconds.",
                 log=state.log_tail(),
             )
-        time.sleep(_POLL_S)
+        time.sleep(_POLL_S)  # a server tells nobody when it is ready, it has to be asked
 
 
 def _listens(port: int) -> bool:

@@ -143,7 +143,7 @@ class SharedMemoryPool:
         in_use = self._drop_unused()
         end = time.monotonic() + _SETTLE_S
         while in_use and time.monotonic() < end:
-            time.sleep(_SETTLE_STEP_S)
+            time.sleep(_SETTLE_STEP_S)  # the server has no call that waits for it
             in_use = self._unregister(in_use)
         self._keep(in_use)
 
