@@ -50,6 +50,14 @@ def _root(
     if home is not None:
         os.environ["TRENDFLOW_HOME"] = str(home.expanduser().absolute())
     os.environ.setdefault("NUMBA_CACHE_DIR", str(_compiled_code()))
+    if (_home() / "fleet" / "state.json").exists():  # asked here, because most commands start faster than it imports
+        from trendflow.fleet.environment import use_fleet
+
+        use_fleet(_home())
+
+
+def _home() -> Path:
+    return Path(os.environ.get("TRENDFLOW_HOME") or ".trendflow").expanduser().absolute()
 
 
 def _compiled_code() -> Path:
@@ -59,7 +67,7 @@ def _compiled_code() -> Path:
     """
     if os.access(sys.prefix, os.W_OK):
         return Path(sys.prefix) / "cache" / "numba"
-    return Path(os.environ.get("TRENDFLOW_HOME") or ".trendflow").expanduser().absolute() / "cache" / "numba"
+    return _home() / "cache" / "numba"
 
 
 @app.command()
@@ -113,6 +121,34 @@ def demo() -> None:
     from trendflow.commands.demo import demo as run
 
     raise typer.Exit(run())
+
+
+@app.command()
+def up(
+    services: Annotated[
+        list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Services with what they need; default all.")
+    ] = None,
+) -> None:
+    """Start the production servers as processes of this machine; other commands in this home then use them."""
+    from trendflow.commands.fleet import up as run
+
+    raise typer.Exit(run(services or []))
+
+
+@app.command()
+def down() -> None:
+    """End the servers that `up` started; their data stay."""
+    from trendflow.commands.fleet import down as run
+
+    raise typer.Exit(run())
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say how the servers are that `up` started."""
+    from trendflow.commands.fleet import status as run
+
+    raise typer.Exit(run(as_json))
 
 
 @app.command()

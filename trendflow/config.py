@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     youtube_api_key: SecretStr | None = Field(None, description="Key of the YouTube Data API, for the collector.")
     youtube_endpoint: str | None = Field(None, description="Address of the API; default is the public one.")
     youtube_daily_units: int = Field(10_000, ge=1, description="Quota of the key, in units a day.")
+    broker_url: SecretStr | None = Field(
+        None, description="Redis-compatible broker of the run queue, redis://[user:password@]host:port/0; default none."
+    )
     tombstone_key: SecretStr | None = Field(None, description="Key under which the ids of deleted videos are hashed.")
 
     @field_validator("home", "models", "graph_file", "snapshot_folder", "triton_env")

@@ -6,6 +6,7 @@ caller, a file or the code broke a rule and retrying cannot help.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -120,3 +121,12 @@ def as_typed(exc: BaseException) -> TrendFlowError:
         return TrendFlowError("storage_unavailable", "The disk is full.", errno=exc.errno)
     name = type(exc).__name__
     return TrendFlowError("internal_error", f"Unexpected {name}; see the process log.", type=name)
+
+
+def unwritable(exc: OSError, what: str) -> TrendFlowError:
+    """`storage_unavailable` when only space is missing, `config_invalid` for a place that cannot be written."""
+    typed = as_typed(exc)
+    if typed.error_code == "storage_unavailable":
+        return typed
+    reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
+    return TrendFlowError("config_invalid", f"{what} cannot be written: {reason}.", errno=exc.errno)

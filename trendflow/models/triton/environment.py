@@ -15,9 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.errors import TrendFlowError, unwritable
 from trendflow.contracts.package_data import data_path
-from trendflow.models.triton.errors import unwritable
 
 _INSTALL_TIMEOUT_S = 900.0
 _ASK_TIMEOUT_S = 60.0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 
 from tritonclient.utils import InferenceServerException
 
-from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.allocation import is_allocation_failure
 
 log = logging.getLogger(__name__)
@@ -42,12 +41,3 @@ def typed(exc: InferenceServerException, entry: str | None = None) -> TrendFlowE
     log.warning("triton answered %s for %s: %s", status, entry, said)
     detail = {"status": status} | ({"entry": entry} if entry else {})
     return TrendFlowError(code, f"{sentence}{f' ({entry})' if entry else ''}.", **detail)
-
-
-def unwritable(exc: OSError, what: str) -> TrendFlowError:
-    """`storage_unavailable` when only space is missing, `config_invalid` for a place that cannot be written."""
-    typed = as_typed(exc)
-    if typed.error_code == "storage_unavailable":
-        return typed
-    reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
-    return TrendFlowError("config_invalid", f"{what} cannot be written: {reason}.", errno=exc.errno)

@@ -12,13 +12,12 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from trendflow.contracts.canonical import digest_of
-from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.errors import TrendFlowError, unwritable
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.prompt_encoder import VOCABULARY
 from trendflow.models.store import WeightsStore, file_sha256
 from trendflow.models.text_encoder import TOKENIZER
 from trendflow.models.triton.config import SERVED_VERSION, Backend, backend_for, model_config
-from trendflow.models.triton.errors import unwritable
 from trendflow.models.triton.placement import Placement
 
 CONFIG = "config.pbtxt"

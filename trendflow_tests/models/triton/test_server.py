@@ -18,13 +18,14 @@ import psutil
 import pytest
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.loopback import choose_ports
 from trendflow.models.catalogue import Catalogue
 from trendflow.models.store import WeightsStore
 from trendflow.models.triton import environment, server
 from trendflow.models.triton.environment import ServerEnvironment
-from trendflow.models.triton.process import boot_id, started_ticks_of
 from trendflow.models.triton.repository import Repository, write_repository
 from trendflow.models.triton.state import STATE, ServerState, endpoint, read_state, running, write_state
+from trendflow.processes import boot_id, started_ticks_of
 from trendflow_tests.models.builders import place
 from trendflow_tests.orchestration.command_line import Cli
 from trendflow_tests.orchestration.runs import write_graph
@@ -208,8 +209,8 @@ def test_a_server_that_dies_while_starting_leaves_its_last_words(
     tmp_path: Path, triton_environment: ServerEnvironment, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody takes a port between the choice and the start."""
-    ports = server._choose_ports({})
-    monkeypatch.setattr(server, "_choose_ports", lambda wanted: ports)
+    ports = choose_ports("Triton", dict.fromkeys(("http", "grpc", "metrics")))
+    monkeypatch.setattr(server, "choose_ports", lambda owner, wanted: ports)
     with socket.create_server(("127.0.0.1", ports["grpc"])):
         error = raised(server.start, tmp_path / "triton", triton_environment, repository)
     assert error.error_code == "triton_unavailable"
