@@ -3,5 +3,5 @@
 The second code location. It reads dataset folders and writes training run folders; it needs no media library.
 """
 
-TRAINER_VERSION = "1.0.0"
-"""Part of `model_version`; changes with anything that can alter a fitted value."""
+TRAINER_VERSION = "1.1.0"
+"""How a reader calls the trainer. What tells two programs of one version apart is `training.program.trainer_digest`."""

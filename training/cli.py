@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from trendflow.contracts.errors import EXIT_USAGE, TrendFlowError, as_typed
+from trendflow.commands.entry_point import run_app
 
 app = typer.Typer(
     name="training",
@@ -22,6 +21,7 @@ app = typer.Typer(
 
 Artifacts = Annotated[Path, typer.Option(help="Folder of the training runs.")]
 _DEFAULT = Path("training/artifacts")
+_CONFIG = "Settings: a YAML file, or one of training/configs by its name, such as few_rows_time; options go on top."
 
 
 @app.callback()
@@ -35,7 +35,7 @@ def train(
     family: Annotated[
         list[str] | None, typer.Option(help="catboost, lightgbm or hist_gradient_boosting; may be repeated.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings as YAML; options go on top.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help=_CONFIG)] = None,
     split: Annotated[str | None, typer.Option(help="time, rolling_origin or group_kfold (not_time_ordered).")] = None,
     time_key: Annotated[str | None, typer.Option(help="publish_time or snapshot1_at.")] = None,
     t_val: Annotated[datetime | None, typer.Option(help="Start of val, UTC; default 80 % of the rows.")] = None,
@@ -46,7 +46,7 @@ def train(
     ] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Of rolling_origin and group_kfold.")] = None,
     min_rows: Annotated[int | None, typer.Option(min=1, help="Smallest part that is accepted.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Random state of everything.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random state of everything.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of one fit.")] = None,
     previous: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Run of the model to be replaced, for the quality gate.")
@@ -109,22 +109,4 @@ def _utc(moment: datetime | None) -> str | None:
 
 def main() -> None:
     """Entry point: typed errors become one sentence and their exit code."""
-    try:
-        code = app(args=sys.argv[1:], standalone_mode=False)
-        raise SystemExit(0 if code is None else code)
-    except TrendFlowError as error:
-        _complain(error)
-    except (KeyboardInterrupt, typer.Abort):
-        _complain(TrendFlowError("cancelled", "Stopped by the user."))
-    except Exception as exc:  # the last line of defence: a library's failure becomes a typed one
-        format_message = getattr(exc, "format_message", None)
-        if callable(format_message):  # a mistake in the command line
-            sys.stderr.write(f"config_invalid: {format_message()}\n")
-            raise SystemExit(EXIT_USAGE) from None
-        logging.getLogger(__name__).exception("unexpected failure")
-        _complain(as_typed(exc))
-
-
-def _complain(error: TrendFlowError) -> None:
-    sys.stderr.write(f"{error.error_code}: {error.message}\n")
-    raise SystemExit(error.exit_code)
+    run_app(app)

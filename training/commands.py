@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,11 +13,12 @@ from rich.table import Table
 
 from training.compare import Comparison, compare, interval, markdown
 from training.config import FamilyName, load_config
-from training.files import write_atomically
+from training.documents import json_bytes
 from training.model_card import model_card
 from training.reuse import find_run
-from training.run import TrainingRun
+from training.run import REPORT, TrainingRun
 from training.run import train as train_run
+from trendflow.commands.files import require_folder, write_output
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.table.reader import Dataset
@@ -50,7 +50,9 @@ def train(
     """Train one run per family, print its folder and, at the end, the table of all."""
     unknown = sorted(set(families) - set(get_args(FamilyName)))
     if unknown:
-        raise TrendFlowError("config_invalid", f"Unknown families: {', '.join(unknown)}.")
+        known = ", ".join(get_args(FamilyName))
+        raise TrendFlowError("config_invalid", f"Unknown families: {', '.join(unknown)}; known ones: {known}.")
+    require_folder(artifacts)
     settings = [load_config(config, {**overrides, "family": family}) for family in families] or [
         load_config(config, overrides)
     ]
@@ -58,12 +60,12 @@ def train(
     runs: list[TrainingRun] = []
     err = _console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[step]}"), TimeElapsedColumn()
-    progress = Progress(*columns, console=err)
+    progress = Progress(*columns, console=err, disable=not err.is_terminal)
     with progress:
         for setting in settings:
             task = progress.add_task(setting.family, total=None, step="")
-            known = find_run(artifacts, Dataset.read(dataset).fingerprint, setting) if reuse and not previous else None
-            run = known or train_run(
+            found = find_run(artifacts, Dataset.read(dataset).fingerprint, setting) if reuse and not previous else None
+            run = found or train_run(
                 dataset,
                 setting,
                 artifacts,
@@ -71,11 +73,12 @@ def train(
                 store=store,
                 progress=_teller(progress, task),
             )
-            progress.update(task, total=1, completed=1, step="done" if known is None else "reused")
+            progress.update(task, total=1, completed=1, step="done" if found is None else "reused")
             runs.append(run)
     out = _console()
     for run in runs:
         out.print(str(run.folder), highlight=False, soft_wrap=True)
+        out.print(f"page {run.folder / REPORT}", highlight=False, soft_wrap=True)
     _print(compare([run.folder for run in runs]), out)
     return 0
 
@@ -86,7 +89,7 @@ def card(folders: Sequence[Path], output: Path | None) -> int:
     if output is None:
         sys.stdout.write(text)
     else:
-        write_atomically(output, text.encode())
+        write_output(output, text.encode())
     return 0
 
 
@@ -94,9 +97,9 @@ def evaluate(folders: Sequence[Path], output: Path | None, page: Path | None) ->
     """Compare finished runs."""
     found = compare(folders)
     if output is not None:
-        write_atomically(output, json.dumps(found.document, allow_nan=False, indent=1).encode() + b"\n")
+        write_output(output, json_bytes(found.document))
     if page is not None:
-        write_atomically(page, markdown(found).encode())
+        write_output(page, markdown(found).encode())
     _print(found, _console())
     return 0
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from training.comparators import COMPARATORS
+from training.documents import COMPARISON_SCHEMA, require_valid
 from training.evaluation import better, difference, verdict
 from training.metrics import METRICS
 from training.predictions import by_head, paired, read_predictions
-from training.run import PREDICTIONS
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.inference.bundle import ModelBundle
 
@@ -31,8 +31,9 @@ class Comparison:
         return found
 
     def rows(self, head: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """(name, overall cell): models first, then comparators."""
+        """(name, overall cell): the models' point forecasts, the medians they show, then comparators."""
         yield from self.heads[head][MODELS].items()
+        yield from ((f"{name}, p50", cell) for name, cell in self.heads[head]["p50"].items())
         yield from self.heads[head]["comparators"].items()
 
     def unbeaten(self, head: str) -> dict[str, list[str]]:
@@ -62,7 +63,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
                     "config_invalid", f"The runs differ in their {what}; their numbers do not compare."
                 )
     names = _names([bundle.manifest for bundle in bundles])
-    tables = [by_head(read_predictions(folder / PREDICTIONS)) for folder in folders]
+    tables = [by_head(read_predictions(folder)) for folder in folders]
     predictions = [{rows.head.name: rows for rows in table} for table in tables]
     resamples, seed = int(first["config"]["resamples"]), int(first["seed"])
     heads = {}
@@ -84,16 +85,17 @@ def compare(folders: Sequence[Path]) -> Comparison:
             "verdicts": {name: model["verdicts"] for name, model in models.items()},
             "between_models": differences,
         }
-    return Comparison(
-        {
-            "runs": {name: bundle.manifest["training_run_id"] for name, bundle in zip(names, bundles, strict=True)},
-            "dataset_fingerprint": first["dataset"]["dataset_fingerprint"],
-            "synthetic": first["synthetic"],
-            "split": first["split"]["method"],
-            "not_time_ordered": first["split"]["not_time_ordered"],
-            "heads": heads,
-        }
-    )
+    document = {
+        "schema_version": COMPARISON_SCHEMA,
+        "runs": {name: bundle.manifest["training_run_id"] for name, bundle in zip(names, bundles, strict=True)},
+        "dataset_fingerprint": first["dataset"]["dataset_fingerprint"],
+        "synthetic": first["synthetic"],
+        "split": first["split"]["method"],
+        "not_time_ordered": first["split"]["not_time_ordered"],
+        "heads": heads,
+    }
+    require_valid(document)
+    return Comparison(document)
 
 
 def _names(manifests: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -8,10 +8,23 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
+from training.hyperparameters import with_defaults
 from trendflow.contracts.canonical import digest_of
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.yaml_text import SafeLoader
+
+_SHIPPED = Path(__file__).with_name("configs")
 
 FamilyName = Literal["catboost", "lightgbm", "hist_gradient_boosting"]
 SplitMethod = Literal["time", "rolling_origin", "group_kfold"]
@@ -41,14 +54,14 @@ class SplitConfig(_Model):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if (self.t_val is None) != (self.t_test is None):
-            raise ValueError("give both t_val and t_test, or neither")
+            raise PydanticCustomError("moments", "give both t_val and t_test, or neither")
         for moment in (self.t_val, self.t_test):
             if moment is not None and moment.tzinfo is None:
-                raise ValueError("t_val and t_test need a time zone")
+                raise PydanticCustomError("moments", "t_val and t_test need a time zone")
         if self.t_val is not None and self.t_test is not None and self.t_val >= self.t_test:
-            raise ValueError("t_val must be before t_test")
+            raise PydanticCustomError("moments", "t_val must be before t_test")
         if self.val_point >= self.test_point:
-            raise ValueError("val_point must be below test_point")
+            raise PydanticCustomError("points", "val_point must be below test_point")
         return self
 
 
@@ -64,7 +77,7 @@ class TrainingConfig(_Model):
     """One training run: a family, its loss and its settings."""
 
     family: FamilyName = "catboost"
-    seed: int = 1337
+    seed: int = Field(1337, ge=0, lt=2**31, description="LightGBM takes no larger one.")
     threads: int = Field(
         1, ge=1, description="Of one fit. On some hundred rows more threads wait for each other longer than they work."
     )
@@ -79,26 +92,70 @@ class TrainingConfig(_Model):
     split: SplitConfig = SplitConfig()
     golden: GoldenConfig = GoldenConfig()
 
+    @field_validator("hyperparameters")
+    @classmethod
+    def _known(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "family" in info.data:  # not where the family itself was refused
+            with_defaults(info.data["family"], given)
+        return given
+
+    @property
+    def complete_hyperparameters(self) -> dict[str, Any]:
+        """Those of the family with its defaults."""
+        return with_defaults(self.family, self.hyperparameters)
+
     @property
     def digest(self) -> str:
-        return digest_of(self.model_dump(mode="json"))
+        """sha256 over all settings; a default that is written out changes nothing."""
+        return digest_of({**self.model_dump(mode="json"), "hyperparameters": self.complete_hyperparameters})
 
 
 def load_config(path: Path | None, overrides: Mapping[str, Any]) -> TrainingConfig:
     """Settings from a YAML file (or the defaults) with `overrides` on top; `split` is merged key by key.
 
-    Raises `config_invalid` naming the first offending field.
+    A file of `training/configs` may be named without folder and suffix. Raises `config_invalid` naming the file, where
+    there is one, and the first offending field.
     """
+    of_file = {} if path is None else _read(_file(path))
     try:
-        given = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise TrendFlowError("config_invalid", "The training configuration cannot be read as YAML.") from exc
+        return TrainingConfig.model_validate({**of_file, **overrides, "split": _merged_split(of_file, overrides)})
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        source = "" if path is None or _is_override(first["loc"], overrides) else f"{_file(path).name}: "
+        raise TrendFlowError("config_invalid", f"{source}{where}: {first['msg']}.", field=where) from exc
+
+
+def _merged_split(*sources: Mapping[str, Any]) -> Any:
+    """`split` of all sources in one mapping; the first that is none is given back, to be refused as what it is."""
+    parts = [source["split"] for source in sources if source.get("split") is not None]
+    wrong = [part for part in parts if not isinstance(part, Mapping)]
+    return wrong[0] if wrong else {name: value for part in parts for name, value in part.items()}
+
+
+def _is_override(where: tuple[int | str, ...], overrides: Mapping[str, Any]) -> bool:
+    """Whether the field at `where` was given on top of a file. A rule over several fields of `split` counts as its."""
+    if where[0] != "split":
+        return where[0] in overrides
+    given = overrides.get("split") or {}
+    return not isinstance(given, Mapping) or any(part in given for part in where[1:2])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        given = yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as exc:
+        raise TrendFlowError(
+            "config_invalid", f"The training configuration {path.name!r} cannot be read as YAML."
+        ) from exc
+    if given is None:
+        return {}
     if not isinstance(given, dict):
-        raise TrendFlowError("config_invalid", "The training configuration is not a mapping.")
-    try:
-        split = {**given.get("split", {}), **overrides.get("split", {})}
-        return TrainingConfig.model_validate({**given, **overrides, "split": split})
-    except (ValidationError, TypeError) as exc:
-        first = exc.errors()[0] if isinstance(exc, ValidationError) else {"loc": ("split",), "msg": "not a mapping"}
-        where = ".".join(str(part) for part in first["loc"]) or "configuration"
-        raise TrendFlowError("config_invalid", f"{where}: {first['msg']}.", field=where) from exc
+        raise TrendFlowError("config_invalid", f"The training configuration {path.name!r} is no mapping.")
+    return given
+
+
+def _file(path: Path) -> Path:
+    shipped = _SHIPPED / f"{path}.yaml"
+    bare = path.name == str(path)  # anything else would leave the folder
+    return shipped if bare and shipped.is_file() and not path.exists() else path

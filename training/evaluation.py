@@ -1,4 +1,8 @@
-"""Metrics of a training run from its predictions: the model, the comparators on the same rows, the differences."""
+"""Metrics of a training run from its predictions: the model, the comparators on the same rows, the differences.
+
+Differences, verdicts and the gate judge the point forecast, fitted to the loss of the training. People are shown the
+median p50, a model of its own: its metrics stand beside, without differences.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +49,7 @@ def _head(rows: HeadRows, previous: HeadRows | None, resamples: int, seed: int) 
             "nominal": NOMINAL,
             **_by_cell({cell: values["coverage"] for cell, values in found.items()}),
         },
+        "repairs": {"n": len(rows.y), **{name: float(np.mean(found)) for name, found in rows.repairs.items()}},
         "quantiles_ordered": bool(
             np.all(rows.forecasts["p10"] <= rows.forecasts["p50"])
             and np.all(rows.forecasts["p50"] <= rows.forecasts["p90"])

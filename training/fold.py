@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from training.comparators import FittedComparators, past_channel_medians
 from training.config import TrainingConfig
 from training.data import TrainingData
 from training.families import FAMILIES
-from training.families.base import FitData, Fitted, Objective, merged
+from training.families.base import FitData, Fitted, Objective
 from training.preprocessing import Preprocessing, fit_preprocessing
 from training.rows import HEADS, Head
 from training.selection import permutation_importance, select
@@ -21,7 +21,7 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.table.columns import METADATA
 from trendflow.inference.boosters import Booster, load_booster
 from trendflow.inference.encoding import Encoding
-from trendflow.inference.quantiles import FLOOR, LEVELS, conformal_offset, conformalise, monotone
+from trendflow.inference.quantiles import FLOOR, LEVELS, Served, conformal_offset, put_in_order, serve
 
 Progress = Callable[[str], None]
 
@@ -54,7 +54,7 @@ class Forecasts:
 
     rows: np.ndarray
     point: np.ndarray
-    quantiles: np.ndarray
+    served: Served
     comparators: Mapping[str, np.ndarray]
 
 
@@ -88,18 +88,30 @@ def fit_fold(data: TrainingData, fold: Fold, config: TrainingConfig, progress: P
     """Models of all heads with enough rows, and their forecasts for the test rows."""
     inputs = fit_inputs(data, fold, config, data.features)
     matrix = inputs.encoding.matrix(data.table)
-    models, forecasts = {}, {}
+    parts, fitted = {}, {}
     for position, head in enumerate(HEADS):
-        parts = usable_parts(data, fold, position, config)
-        if parts is None:
+        found = usable_parts(data, fold, position, config)
+        if found is None:
             progress(f"{head.name}: too few rows")
             continue
         progress(head.name)
-        train, val, test = parts
-        model = _fit_head(data, matrix, inputs.encoding, config, position, train, val)
-        models[head.name] = model
-        forecasts[head.name] = _forecast(data, matrix, model, config, position, test)
-    return FoldResult(inputs, models, forecasts)
+        parts[head] = found
+        fitted[head] = _fit_head(data, matrix, inputs.encoding, config, position, found)
+    offsets = _offsets(data, matrix, fitted, {head: val for head, (_, val, _) in parts.items()}, config)
+    models = {
+        head.name: HeadModel(
+            head=head,
+            point=fitted[head].point,
+            quantiles=fitted[head].quantiles,
+            offset=offsets[head],
+            comparators=FittedComparators.fit(data.table.take(train), data.rows.y[train, HEADS.index(head)], head),
+            n_train=len(train),
+            n_val=len(val),
+        )
+        for head, (train, val, _) in parts.items()
+    }
+    tests = {head: test for head, (_, _, test) in parts.items()}
+    return FoldResult(inputs, models, _forecasts(data, matrix, models, tests, config))
 
 
 def usable_parts(data: TrainingData, fold: Fold, head: int, config: TrainingConfig) -> tuple[np.ndarray, ...] | None:
@@ -139,9 +151,14 @@ def _fit(
 ) -> Fitted:
     train, val = parts
     family = FAMILIES[config.family]
-    settings: dict[str, Any] = merged(family, config.hyperparameters)
+    settings = config.complete_hyperparameters
     fit_data = FitData(matrix[train], y[train], matrix[val], y[val], categorical)
     return family.fit(fit_data, objective, settings, config.seed, config.threads)
+
+
+class _Boosters(NamedTuple):
+    point: Fitted
+    quantiles: tuple[Fitted, ...]
 
 
 def _fit_head(
@@ -150,41 +167,85 @@ def _fit_head(
     encoding: Encoding,
     config: TrainingConfig,
     position: int,
-    train: np.ndarray,
-    val: np.ndarray,
-) -> HeadModel:
+    parts: Sequence[np.ndarray],
+) -> _Boosters:
     head, y = HEADS[position], data.rows.y[:, position]
+    train, val, _ = parts
     if np.ptp(y[train]) == 0:
         raise TrendFlowError(
             "input_constraint_violated", f"{head.name} has one value in all train rows.", head=head.name
         )
     point = fit_point(matrix, encoding.categorical, y, (train, val), config)
-    quantiles = tuple(
-        _fit(matrix, encoding.categorical, y, (train, val), Objective("quantile", level), config) for level in LEVELS
-    )
-    return HeadModel(
-        head=head,
-        point=point,
-        quantiles=quantiles,
-        offset=conformal_offset(_quantiles(quantiles, matrix[val], config), y[val]),
-        comparators=FittedComparators.fit(data.table.take(train), y[train], head),
-        n_train=len(train),
-        n_val=len(val),
+    return _Boosters(
+        point,
+        tuple(
+            _fit(matrix, encoding.categorical, y, (train, val), Objective("quantile", level), config)
+            for level in LEVELS
+        ),
     )
 
 
-def _quantiles(fitted: Sequence[Fitted], matrix: np.ndarray, config: TrainingConfig) -> np.ndarray:
+def _raw_quantiles(fitted: Sequence[Fitted], matrix: np.ndarray, config: TrainingConfig) -> np.ndarray:
     path = f"model.{FAMILIES[config.family].extension}"
-    return monotone(np.column_stack([load_booster(path, model.data).predict(matrix) for model in fitted]))
+    return np.column_stack([load_booster(path, model.data).predict(matrix) for model in fitted])
 
 
-def _forecast(
-    data: TrainingData, matrix: np.ndarray, model: HeadModel, config: TrainingConfig, position: int, test: np.ndarray
-) -> Forecasts:
-    medians = past_channel_medians(data.rows, position, test)
-    return Forecasts(
-        rows=test,
-        point=np.maximum(point_booster(model.point, config).predict(matrix[test]), FLOOR),
-        quantiles=conformalise(_quantiles(model.quantiles, matrix[test], config), model.offset),
-        comparators=model.comparators.predict(data.table.take(test), model.head, medians),
-    )
+class _Asked(NamedTuple):
+    """Raw quantiles [rows, 3] of the `heads` of one target, early first, all on the same `rows`."""
+
+    heads: tuple[Head, ...]
+    rows: np.ndarray
+    raw: list[np.ndarray]
+
+
+def _asked(
+    matrix: np.ndarray,
+    models: Mapping[Head, Sequence[Fitted]],
+    rows: Mapping[Head, np.ndarray],
+    config: TrainingConfig,
+) -> Iterator[_Asked]:
+    """Target by target. A horizon is put in order among the others, so each is asked about the rows of all of them."""
+    for target in dict.fromkeys(head.target for head in models):
+        heads = tuple(head for head in models if head.target == target)
+        all_rows = np.unique(np.concatenate([rows[head] for head in heads]))
+        yield _Asked(heads, all_rows, [_raw_quantiles(models[head], matrix[all_rows], config) for head in heads])
+
+
+def _offsets(
+    data: TrainingData,
+    matrix: np.ndarray,
+    fitted: Mapping[Head, _Boosters],
+    vals: Mapping[Head, np.ndarray],
+    config: TrainingConfig,
+) -> dict[Head, float]:
+    """Of each head, on its val rows `vals`, whose forecasts are put in order as those of new rows will be."""
+    found = {}
+    for asked in _asked(matrix, {head: boosters.quantiles for head, boosters in fitted.items()}, vals, config):
+        for head, ordered in zip(asked.heads, put_in_order(asked.raw).quantiles, strict=True):
+            at = np.searchsorted(asked.rows, vals[head])
+            found[head] = conformal_offset(ordered[at], data.rows.y[vals[head], HEADS.index(head)])
+    return found
+
+
+def _forecasts(
+    data: TrainingData,
+    matrix: np.ndarray,
+    models: Mapping[str, HeadModel],
+    tests: Mapping[Head, np.ndarray],
+    config: TrainingConfig,
+) -> dict[str, Forecasts]:
+    """What would be shown for the test rows, so that the evaluation judges just that. `tests`: head → its rows."""
+    found = {}
+    for asked in _asked(matrix, {model.head: model.quantiles for model in models.values()}, tests, config):
+        group = [models[head.name] for head in asked.heads]
+        for model, served in zip(group, serve(asked.raw, [model.offset for model in group]), strict=True):
+            test = tests[model.head]
+            at = np.searchsorted(asked.rows, test)
+            medians = past_channel_medians(data.rows, HEADS.index(model.head), test)
+            found[model.head.name] = Forecasts(
+                rows=test,
+                point=np.maximum(point_booster(model.point, config).predict(matrix[test]), FLOOR),
+                served=Served(*(values[at] for values in served)),
+                comparators=model.comparators.predict(data.table.take(test), model.head, medians),
+            )
+    return found

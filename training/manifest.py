@@ -10,18 +10,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from training import TRAINER_VERSION
 from training.comparators import COMPARATORS
 from training.config import TrainingConfig
 from training.data import TrainingData
 from training.families import FAMILIES
-from training.families.base import merged
 from training.fold import FoldResult, HeadModel
+from training.program import code_version, trainer_digest
 from training.rows import HEADS
 from trendflow.contracts.canonical import sha256_hex
 from trendflow.dataset.table.columns import METADATA
 from trendflow.inference.bundle import MANIFEST_SCHEMA, METRICS
-from trendflow.inference.quantiles import LEVELS, NAMES
+from trendflow.inference.quantiles import LEVELS, METHOD, NAMES
 
 SYNTHETIC = "SYNTHETIC_"
 _PACKAGES = ("numpy", "pyarrow", "scikit-learn", "catboost", "lightgbm")
@@ -90,8 +89,9 @@ def build_manifest(
         "created_at": created_at,
         "seed": config.seed,
         "git_commit": git_commit(),
+        "trainer_digest": trainer_digest(),
         "model_family": config.family,
-        "model_version": f"{prefix(data)}baseline_{config.family}_{TRAINER_VERSION}",
+        "model_version": f"{prefix(data)}baseline_{config.family}_{code_version()}",
         "registry_state": "candidate",
         "library_versions": library_versions(),
         "dataset": {
@@ -126,7 +126,7 @@ def build_manifest(
             "min_category_share": config.min_category_share,
             "fitted_on": "train",
         },
-        "hyperparameters": merged(family, config.hyperparameters),
+        "hyperparameters": config.complete_hyperparameters,
         "config": config.model_dump(mode="json"),
         "config_digest": config.digest,
         "threads": config.threads,
@@ -138,7 +138,8 @@ def build_manifest(
         "early_stopping": {"rounds": family.early_stopping_rounds, "on": "val"},
         "quantiles": {
             "levels": list(LEVELS),
-            "method": "quantile loss, sorted, conformalised on val (CQR)",
+            "method": METHOD,
+            "calibrated_on": "val",
             "coverage": dict(coverage),
         },
         "bundles": _bundles(data, last, family.extension),

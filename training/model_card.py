@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.compare import Comparison, compare, markdown
-from training.gate import FAIL, NOT_JUDGED
+from training.gate_texts import gate_summary
 from trendflow.contracts.schema_docs import markdown_table
 from trendflow.inference.bundle import ModelBundle
 
@@ -19,11 +19,14 @@ channels than the dataset holds."""
 _LIMITS = (
     "What a video gains depends on things no feature holds: recommendations, events, advertising.",
     "Targets are masked where a counter fell or was hidden, so such videos are judged by nothing here.",
-    "Intervals are calibrated on the validation part; another time or another mix of channels can break them.",
+    "Intervals are calibrated on the validation part, which also stops the training; only their coverage on the test "
+    "part says what they hold. Another time or another mix of channels can break them.",
+    "The horizons are forecast by models of their own. Where those contradict each other, or the quantiles of one do, "
+    "the forecasts are put in ascending order, as a count only grows; metrics and report say how often.",
+    "Judged, and held against the comparators, is the point forecast. What is shown is the median, a model of its own, "
+    "the line p50 below: no difference to a comparator was tested for it.",
     "A comparator that a model is not shown to beat, below, is the better choice for that head: it is simpler.",
 )
-
-_GATE_WORDS = {FAIL: "not passed", NOT_JUDGED: "not judged"}
 
 
 def model_card(folders: Sequence[Path]) -> str:
@@ -59,17 +62,13 @@ def _lines(
 
 
 def _model(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    verdicts: dict[str, list[str]] = {}
-    for check in metrics["gate"]["checks"]:
-        verdicts.setdefault(check["verdict"], []).append(check["name"])
-    gate = [f"{word}: {', '.join(verdicts[key])}" for key, word in _GATE_WORDS.items() if key in verdicts]
     used = ("numpy", "scikit-learn", "catboost", "lightgbm")
     return (
         f"`{manifest['training_run_id']}`",
         manifest["model_family"],
         str(len(manifest["feature_names"])),
         manifest["registry_state"],
-        "passed" if metrics["gate"]["passed"] else "; ".join(gate),
+        gate_summary(metrics["gate"]),
         ", ".join(f"{name} {manifest['library_versions'][name]}" for name in used),
     )
 

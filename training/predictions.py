@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,13 @@ from training.comparators import COMPARATORS
 from training.fold import FoldResult
 from training.rows import HEADS, Head, Rows
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.inference.bundle import read_manifest, verified_file
 from trendflow.inference.quantiles import NAMES
 
+PREDICTIONS = "predictions.parquet"
 FORECASTS = ("point", *NAMES, *COMPARATORS)
+REPAIRS = ("crossed", "rearranged")
+"""Where what is shown is not what the quantile models said; see `Served`."""
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("platform_id", "video_id", "channel_id")),
@@ -24,6 +28,7 @@ SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("part", "target", "horizon", "age_bucket")),
         ("y", pa.float64()),
         *((name, pa.float64()) for name in FORECASTS),
+        *((name, pa.bool_()) for name in REPAIRS),
     ]
 )
 
@@ -49,8 +54,10 @@ def predictions_table(rows: Rows, results: Sequence[FoldResult]) -> pa.Table:
                     "age_bucket": rows.bucket[at],
                     "y": rows.y[at, position],
                     "point": found.point,
-                    **dict(zip(NAMES, found.quantiles.T, strict=True)),
+                    **dict(zip(NAMES, found.served.quantiles.T, strict=True)),
                     **found.comparators,
+                    "crossed": found.served.crossed,
+                    "rearranged": found.served.rearranged,
                 }
             )
     return pa.concat_tables([SCHEMA.empty_table(), *(_table(part) for part in parts)])
@@ -61,9 +68,13 @@ def _table(columns: dict[str, object]) -> pa.Table:
     return pa.table(arrays, schema=SCHEMA)
 
 
-def read_predictions(path: Path) -> pa.Table:
-    """Raises `artifact_validation_failed` when the file has other columns."""
-    table = pq.read_table(path)
+def read_predictions(folder: Path) -> pa.Table:
+    """The forecasts of the run in `folder`.
+
+    Raises `artifact_validation_failed` when the file is not the one of its manifest, or has other columns.
+    """
+    data = verified_file(folder, PREDICTIONS, read_manifest(folder)["predictions_sha256"])
+    table = pq.read_table(pa.BufferReader(data))
     if not table.schema.equals(SCHEMA, check_metadata=False):
         raise TrendFlowError("artifact_validation_failed", "The predictions have other columns than expected.")
     return table
@@ -71,7 +82,7 @@ def read_predictions(path: Path) -> pa.Table:
 
 @dataclass(frozen=True)
 class HeadRows:
-    """The forecasts of one head as arrays; `keys` are (platform, video)."""
+    """The forecasts of one head as arrays; `keys` are (platform, video), `repairs` bool by the names of `REPAIRS`."""
 
     head: Head
     keys: tuple[tuple[str, str], ...]
@@ -79,6 +90,7 @@ class HeadRows:
     bucket: np.ndarray
     y: np.ndarray
     forecasts: dict[str, np.ndarray]
+    repairs: dict[str, np.ndarray] = field(default_factory=dict)
 
     def take(self, positions: np.ndarray) -> HeadRows:
         return HeadRows(
@@ -88,6 +100,7 @@ class HeadRows:
             self.bucket[positions],
             self.y[positions],
             {name: values[positions] for name, values in self.forecasts.items()},
+            {name: values[positions] for name, values in self.repairs.items()},
         )
 
 
@@ -106,6 +119,7 @@ def by_head(table: pa.Table) -> Iterator[HeadRows]:
             np.array(rows.column("age_bucket").to_pylist()),
             rows.column("y").to_numpy(),
             {name: rows.column(name).to_numpy() for name in FORECASTS},
+            {name: rows.column(name).to_numpy() for name in REPAIRS},
         )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from training import TRAINER_VERSION
 from training.config import TrainingConfig
 from training.manifest import library_versions
+from training.program import code_version, trainer_digest
 from training.run import TrainingRun
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.inference.bundle import MANIFEST, ModelBundle
@@ -19,6 +19,8 @@ def find_run(artifacts: Path, fingerprint: str, config: TrainingConfig) -> Train
     A run that was compared with a previous model has that comparison in its metrics, so it stands for itself alone. One
     whose files are damaged is as good as none.
     """
+    program = {"trainer_digest": trainer_digest(), "library_versions": library_versions()}
+    version = f"{config.family}_{code_version()}"
     found = []
     for path in sorted(artifacts.glob(f"*/{MANIFEST}")):
         try:
@@ -26,8 +28,8 @@ def find_run(artifacts: Path, fingerprint: str, config: TrainingConfig) -> Train
             same = (
                 manifest["dataset"]["dataset_fingerprint"] == fingerprint
                 and manifest["config_digest"] == config.digest
-                and manifest["model_version"].endswith(f"{config.family}_{TRAINER_VERSION}")
-                and manifest["library_versions"] == library_versions()
+                and manifest["model_version"].endswith(version)
+                and all(manifest[key] == value for key, value in program.items())
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue

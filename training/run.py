@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from training.ablation import ablation
 from training.config import TrainingConfig
 from training.data import TrainingData
+from training.documents import METRICS_SCHEMA, json_bytes, require_valid
 from training.evaluation import evaluate
 from training.families import FAMILIES
 from training.files import new_folder, publish_folder, write_atomically
@@ -21,22 +21,22 @@ from training.gate import quality_gate
 from training.golden import GoldenSets, golden_sets, store_golden_sets
 from training.importance import head_importance, importance_page, ranking
 from training.manifest import build_manifest, model_files, prefix, training_run_id
-from training.predictions import predictions_table, read_predictions
+from training.predictions import PREDICTIONS, predictions_table, read_predictions
 from training.rows import HEADS
 from training.split_table import split_bytes, verify_split
 from training.splits import TEST, Fold, make_folds
 from trendflow.contracts.canonical import sha256_hex, utc_now
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.contracts.schema import SchemaRegistry, validate_document
 from trendflow.dataset.leakage import audit_dataset, require_clean
 from trendflow.dataset.parquet import parquet_bytes
+from trendflow.dataset.table.files import METADATA_FILE
 from trendflow.dataset.table.reader import Dataset
-from trendflow.inference.bundle import MANIFEST, MANIFEST_SCHEMA, METRICS, SPEC, ModelBundle
+from trendflow.inference.bundle import MANIFEST, METRICS, SPEC, ModelBundle
 from trendflow.inference.stored_runs import STORE_PREFIX
 from trendflow.storage.object_store import ObjectStore
 
-SPLITS, PREDICTIONS, AUDIT = "splits.parquet", "predictions.parquet", "leakage_audit.json"
-IMPORTANCE, REPORT, DATASET_METADATA = "importance_report.md", "report.html", "dataset_metadata.json"
+SPLITS, AUDIT = "splits.parquet", "leakage_audit.json"
+IMPORTANCE, REPORT = "importance_report.md", "report.html"
 DEFAULT_ARTIFACTS = Path("training/artifacts")
 _GOLDEN = "golden"
 
@@ -89,6 +89,7 @@ def train(
     Raises `leakage_violation` before anything is fitted when the guard finds something, `config_invalid` for a dataset
     that is not for training, `input_constraint_violated` for one that is too small for the split.
     """
+    before = None if previous is None else read_predictions(previous)
     dataset = Dataset.read(dataset_folder)
     data = TrainingData.of(dataset, config.embeddings)
     audit = audit_dataset(dataset)
@@ -108,10 +109,10 @@ def train(
             raise TrendFlowError("input_constraint_violated", "No head has enough rows with an observed target.")
         progress("evaluation")
         predictions = predictions_table(data.rows, results)
-        before = None if previous is None else read_predictions(previous / PREDICTIONS)
         heads = evaluate(predictions, config.resamples, config.seed, before)
         importance = _importance(data, folds[-1], results[-1], config)
         metrics = {
+            "schema_version": METRICS_SCHEMA,
             "training_run_id": run_id,
             "synthetic": data.synthetic,
             "evaluated_on": "test" if len(folds) == 1 else "pooled_folds",
@@ -122,14 +123,15 @@ def train(
             "importance": {name: ranked for name, (_, ranked) in importance.items()},
             "ablation": ablation(data, folds, config, _named(progress, "ablation")) if config.ablation else {},
         }
+        require_valid(metrics)
         files = {
-            METRICS: _json(metrics),
+            METRICS: json_bytes(metrics),
             PREDICTIONS: parquet_bytes(
                 predictions.replace_schema_metadata({b"synthetic": str(data.synthetic).lower()})
             ),
             SPEC: (dataset_folder / SPEC).read_bytes(),
-            DATASET_METADATA: (dataset_folder / DATASET_METADATA).read_bytes(),
-            AUDIT: _json(audit.as_dict()),
+            METADATA_FILE: (dataset_folder / METADATA_FILE).read_bytes(),
+            AUDIT: json_bytes(audit.document()),
             IMPORTANCE: importance_page(
                 f"{prefix(data)}Feature importance of {run_id}",
                 next(iter(importance.values()))[0],
@@ -156,8 +158,8 @@ def train(
                 "predictions": sha256_hex(files[PREDICTIONS]),
             },
         )
-        _require_valid(manifest)
-        write_atomically(folder / MANIFEST, _json(manifest))
+        require_valid(manifest)
+        write_atomically(folder / MANIFEST, json_bytes(manifest))
         _check_written_models(folder, data, results[-1])
         progress("report")
         write_atomically(folder / REPORT, _report(folder))
@@ -197,21 +199,11 @@ def _check_written_models(folder: Path, data: TrainingData, result: FoldResult) 
     bundle = ModelBundle.read(folder)
     for name, forecast in result.forecasts.items():
         again = bundle.predict(data.table.take(forecast.rows))[name]
-        if not np.allclose(again, forecast.quantiles, rtol=0, atol=1e-9):
+        if not np.allclose(again, forecast.served.quantiles, rtol=0, atol=1e-9):
             raise TrendFlowError("artifact_validation_failed", f"The stored model of {name} predicts something else.")
-
-
-def _require_valid(manifest: Mapping[str, Any]) -> None:
-    problems = validate_document(SchemaRegistry.load(), MANIFEST_SCHEMA, manifest)
-    if problems:
-        raise TrendFlowError("artifact_validation_failed", f"The training manifest is invalid: {problems[0]}")
 
 
 def _report(folder: Path) -> bytes:
     from training.report import render_training_report  # templates load slowly
 
     return render_training_report(folder)
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1, sort_keys=False).encode() + b"\n"

@@ -196,5 +196,8 @@ def _require(size: int, part: str, fold: int | None, minimum: int) -> None:
     if size < minimum:
         where = part if fold is None else f"{part} of fold {fold}"
         raise TrendFlowError(
-            "input_constraint_violated", f"{where} has {size} rows, fewer than {minimum}.", part=part, rows=size
+            "input_constraint_violated",
+            f"{where} has {size} rows, fewer than min_rows = {minimum}.",
+            part=part,
+            rows=size,
         )

@@ -5,17 +5,17 @@ Everything goes into the object store; run folders also lie below `artifacts`, w
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from training.compare import Comparison, compare, markdown
 from training.config import FamilyName, TrainingConfig, load_config
 from training.data import TrainingData
+from training.documents import json_bytes
 from training.files import publish_folder
 from training.fold import Progress
 from training.model_card import model_card
@@ -62,8 +62,22 @@ class Workplace:
 
 
 @dataclass(frozen=True)
+class Division:
+    """Which videos train, validate and test. `file`: `splits.parquet`; `facts`: the dataset and what was set.
+
+    Both are kept together, so that all families train on the same rows.
+    """
+
+    file: bytes
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Trained:
-    """The current run of a family and the folder of its dataset. `reused`: nothing had changed, nothing was trained."""
+    """A run of a family and the folder of its dataset. `reused`: nothing had changed, nothing was trained.
+
+    `stored`: the record that makes it the current run.
+    """
 
     stored: StoredTable
     run: TrainingRun
@@ -83,24 +97,29 @@ def record_of(family: str) -> str:
     return f"baseline_{family}"
 
 
-def store_splits(place: Workplace, config: TrainingConfig) -> tuple[StoredTable, dict[str, Any]]:
-    """Divide the current dataset, store the division, and prove its properties on what was stored.
+def divide(place: Workplace, config: TrainingConfig) -> Division:
+    """Divide the current dataset.
 
-    The dataset and the settings of the division are kept with it: all families train on the same rows. Errors as
-    `verify_split` and `plan_split`; `dependency_missing` without a dataset.
+    Errors as `Dataset.read` and `plan_split`; `dependency_missing` without a dataset.
     """
     prefix = place.tables.require(DATASET).facts["prefix"]
     data = TrainingData.of(Dataset.read(place.dataset(prefix)), config.embeddings)
     chosen = config.model_dump(mode="json", include={"split", "golden"})
     facts = {"dataset": prefix, "fingerprint": data.fingerprint, "synthetic": data.synthetic, **chosen}
-    stored = place.tables.put(SPLIT_RECORD, {SPLITS: plan_split(data, config).file}, facts)
-    return stored, prove_splits(place, stored)
+    return Division(plan_split(data, config).file, facts)
 
 
-def prove_splits(place: Workplace, stored: StoredTable) -> dict[str, Any]:
-    """The proof of a stored division, read back. Errors as `verify_split`."""
+def prove_division(division: Division) -> dict[str, Any]:
+    """The proof of a division by its file alone. Errors as `verify_split`."""
     with tempfile.TemporaryDirectory() as name:
-        return verify_split(place.tables.fetch(stored, Path(name)) / SPLITS)
+        path = Path(name) / SPLITS
+        path.write_bytes(division.file)
+        return verify_split(path)
+
+
+def publish_division(place: Workplace, division: Division) -> StoredTable:
+    """Make a division the current one: from here on all families train on it."""
+    return place.tables.put(SPLIT_RECORD, {SPLITS: division.file}, division.facts)
 
 
 def train_family(
@@ -113,7 +132,10 @@ def train_family(
     retrain: bool = False,
     progress: Progress = lambda _: None,
 ) -> Trained:
-    """Train a family on the stored division, or find the run that did so before. Errors as `train`."""
+    """Train a family on the stored division, or find the run that did so before. Errors as `train`.
+
+    The run lies in the store for good; it becomes the current one once it is published.
+    """
     splits = place.tables.require(SPLIT_RECORD)
     division = {name: splits.facts[name] for name in ("split", "golden")}
     config = load_config(file, {**settings, **division, "family": family})
@@ -127,7 +149,12 @@ def train_family(
     if run.manifest["splits_sha256"] != splits.files[SPLITS]:
         raise TrendFlowError("artifact_validation_failed", "The run was trained on another division than the stored.")
     facts = {"run_id": run.run_id, "made_from": splits.digest}
-    return Trained(place.tables.put(record_of(family), facts=facts), run, folder, reused)
+    return Trained(StoredTable(record_of(family), facts=facts), run, folder, reused)
+
+
+def publish_trained(place: Workplace, trained: Trained) -> None:
+    """Make a run the current one of its family: from here on evaluation, card and forecasts take it."""
+    place.tables.put(trained.stored.name, facts=trained.stored.facts)
 
 
 def current_runs(place: Workplace, families: Sequence[str]) -> list[Path]:
@@ -139,7 +166,7 @@ def store_evaluation(place: Workplace, families: Sequence[str]) -> tuple[StoredT
     """Compare the current runs. Raises `config_invalid` when they are of different datasets or divisions."""
     found = compare(current_runs(place, families))
     files = {
-        EVALUATION_JSON: json.dumps(found.document, allow_nan=False, indent=1, sort_keys=True).encode() + b"\n",
+        EVALUATION_JSON: json_bytes(found.document),
         EVALUATION_PAGE: markdown(found).encode(),
     }
     return place.tables.put(EVALUATION, files, {"runs": found.document["runs"]}), found
@@ -152,12 +179,19 @@ def store_model_card(place: Workplace, families: Sequence[str]) -> tuple[StoredT
     return place.tables.put(MODEL_CARD, {CARD_FILE: text.encode()}, {"runs": [path.name for path in folders]}), text
 
 
-def store_reports(place: Workplace, families: Sequence[str]) -> dict[str, str]:
-    """Render the page of every current run anew; family → its key in the store."""
+class StoredReport(NamedTuple):
+    """The page of a run, by its key in the store."""
+
+    run_id: str
+    key: str
+
+
+def store_reports(place: Workplace, families: Sequence[str]) -> dict[str, StoredReport]:
+    """Render the page of every current run anew, by family."""
     from training.report import render_training_report  # matplotlib and templates load slowly
 
-    keys = {}
+    stored = {}
     for family, folder in zip(families, current_runs(place, families), strict=True):
-        keys[family] = f"{STORE_PREFIX}/{folder.name}/{REPORT}"
-        place.store.put(keys[family], render_training_report(folder))
-    return keys
+        stored[family] = StoredReport(folder.name, f"{STORE_PREFIX}/{folder.name}/{REPORT}")
+        place.store.put(stored[family].key, render_training_report(folder))
+    return stored

@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 
 from trendflow.commands import dataset, snapshots
+from trendflow.commands.entry_point import run_app
 from trendflow.commands.models_group import models_app
-from trendflow.contracts.errors import ERROR_RULES, EXIT_USAGE, TrendFlowError, as_typed
 
 app = typer.Typer(
     name="trendflow",
@@ -230,7 +230,10 @@ def predict(
     ],
     snapshot: Annotated[
         str | None,
-        typer.Option(metavar="FILE|VALUES", help="The first snapshot: a file that holds it, or its values."),
+        typer.Option(
+            metavar="FILE|VALUES",
+            help="The first snapshot: a file that holds it, or its values; default is that of the stored snapshots.",
+        ),
     ] = None,
     request: Annotated[
         str | None, typer.Option(metavar="v2|v1|baseline", help="The model wanted; default the highest tier given.")
@@ -393,36 +396,7 @@ def triton_repository(
 
 def main() -> None:
     """Entry point: typed errors become one sentence and their exit code."""
-    try:
-        code = app(args=sys.argv[1:], standalone_mode=False)  # typer.Exit comes back as its code
-        if code == ERROR_RULES["cancelled"].exit_code:  # so does an interrupt
-            raise KeyboardInterrupt
-        raise SystemExit(0 if code is None else code)
-    except TrendFlowError as error:
-        _complain(error)
-    except (KeyboardInterrupt, typer.Abort):
-        _complain(TrendFlowError("cancelled", "Stopped by the user."))
-    except Exception as exc:
-        usage = _usage_error(exc)
-        if usage is not None:
-            if usage:  # a command group without a command has printed its help and has nothing to add
-                sys.stderr.write(f"config_invalid: {usage}\n")
-            raise SystemExit(EXIT_USAGE) from None
-        found = as_typed(exc)
-        if found.error_code == "internal_error":
-            logging.getLogger(__name__).exception("unexpected failure")
-        _complain(found)
-
-
-def _usage_error(exc: Exception) -> str | None:
-    """The sentence of a command-line usage error, or None for anything else."""
-    format_message = getattr(exc, "format_message", None)
-    return str(format_message()) if callable(format_message) else None
-
-
-def _complain(error: TrendFlowError) -> None:
-    sys.stderr.write(f"{error.error_code}: {error.message}\n")
-    raise SystemExit(error.exit_code)
+    run_app(app)
 
 
 if __name__ == "__main__":

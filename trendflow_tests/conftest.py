@@ -41,7 +41,7 @@ from trendflow.models.pool import ModelPool  # noqa: E402
 from trendflow_tests.ports import held_ports  # noqa: E402
 
 pytest_plugins = [
-    f"trendflow_tests.{name}" for name in ("s3", "triton") if (REPO / f"trendflow_tests/{name}.py").exists()
+    f"trendflow_tests.{name}" for name in ("browser", "s3", "triton") if (REPO / f"trendflow_tests/{name}.py").exists()
 ]
 
 # Wall-clock deadlines fail on a busy machine. By default every run tries the same examples, so that a failure belongs

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import boto3
@@ -75,11 +76,14 @@ def s3_client(options: dict[str, str]) -> BaseClient:
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], options: dict[str, str], log: Path) -> None:
+    """Make the bucket and store an object in it: the server answers some time before it has a volume to write to."""
     client = s3_client(options)
     deadline = time.monotonic() + _READY_SEC
     while True:
         try:
-            client.create_bucket(Bucket=BUCKET)
+            # Each round does both, so the bucket of a former one, whose object was refused, may be there.
+            with suppress(client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket=BUCKET)
             client.put_object(Bucket=BUCKET, Key="ready", Body=b"ready")
             return
         except (BotoCoreError, ClientError) as exc:

@@ -35,39 +35,6 @@ STARTER = (
     "musicnn_msd",
     "nanodet_m_416",
 )
-LARGEST_BATCH_IN_MEMORY = 3
-
-# Test model: the first number of the input says what goes wrong. It needs no weights, but is configured like any other.
-# Fault 1 is a slow model: in the server's process it polls for a file that the test makes, so no time is guessed.
-FAULTY = f"""
-import time
-from pathlib import Path
-import numpy as np
-import triton_python_backend_utils as pb
-
-class TritonPythonModel:
-    def initialize(self, args):
-        self.release = Path(args["model_repository"]) / "release"
-
-    def execute(self, requests):
-        answers = []
-        for request in requests:
-            x = pb.get_input_tensor_by_name(request, "x").as_numpy()
-            fault, y = int(x[0, 0]), x * 2
-            while fault == 1 and not self.release.exists():
-                time.sleep(0.01)
-            if fault == 2:
-                raise RuntimeError("the model broke")
-            if fault == 3 and len(x) > {LARGEST_BATCH_IN_MEMORY}:
-                raise RuntimeError("std::bad_alloc: Failed to allocate memory for requested buffer")
-            tensors = {{
-                4: [],
-                5: [pb.Tensor("y", y[:, :2])],
-                6: [pb.Tensor("y", y.astype(np.float64))],
-            }}.get(fault, [pb.Tensor("y", y)])
-            answers.append(pb.InferenceResponse(tensors))
-        return answers
-"""
 
 
 @dataclass(frozen=True)
@@ -135,6 +102,7 @@ def served(
     from trendflow.models.triton.repository import write_repository
     from trendflow.models.triton.server import start, stop
     from trendflow_tests.models.builders import entry_for, onnx_bytes, place
+    from trendflow_tests.models.triton.faulty import FAULTY
 
     folder = tmp_path_factory.mktemp("triton")
     store = folder / "models"

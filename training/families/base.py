@@ -8,8 +8,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from trendflow.contracts.errors import TrendFlowError
-
 
 @dataclass(frozen=True)
 class FitData:
@@ -45,21 +43,8 @@ class Family(Protocol):
     def extension(self) -> str: ...
 
     @property
-    def defaults(self) -> Mapping[str, Any]: ...
-
-    @property
     def early_stopping_rounds(self) -> int: ...
 
     def fit(self, data: FitData, objective: Objective, params: Mapping[str, Any], seed: int, threads: int) -> Fitted:
-        """Fit with `params` (complete: defaults and overrides). Equal arguments give equal predictions."""
+        """Fit with `params` (of `hyperparameters.with_defaults`). Equal arguments give equal predictions."""
         ...
-
-
-def merged(family: Family, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults with overrides. Raises `config_invalid` for a name that is no hyperparameter of the family's list."""
-    unknown = sorted(set(overrides) - set(family.defaults))
-    if unknown:
-        raise TrendFlowError(
-            "config_invalid", f"Unknown hyperparameters: {', '.join(unknown)}.", known=sorted(family.defaults)
-        )
-    return {**family.defaults, **overrides}

@@ -12,11 +12,13 @@ from catboost import CatBoost, Pool
 from training.families.base import FitData, Fitted, Objective
 from trendflow.inference.boosters import catboost_frame
 
+_OF_THE_FIT = ("train_finish_time", "model_guid")
+"""What CatBoost notes of when it ran. Without it, equal models are equal files and have one digest."""
+
 
 class CatBoostFamily:
     extension = "cbm"
     early_stopping_rounds = 100
-    defaults: Mapping[str, Any] = {"iterations": 2000, "learning_rate": 0.05, "depth": 8, "l2_leaf_reg": 3.0}
 
     def fit(self, data: FitData, objective: Objective, params: Mapping[str, Any], seed: int, threads: int) -> Fitted:
         model = CatBoost(
@@ -37,6 +39,9 @@ class CatBoostFamily:
         model.fit(
             train, eval_set=Pool(catboost_frame(data.x_val, data.categorical), data.y_val, cat_features=categories)
         )
+        told = model.get_metadata()
+        for name in _OF_THE_FIT:
+            del told[name]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.cbm"
             model.save_model(str(path), format="cbm")

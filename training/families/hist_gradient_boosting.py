@@ -17,14 +17,6 @@ from trendflow.inference.tree_ensemble import NUMERIC, TreeEnsemble, one_hot
 class HistGradientBoostingFamily:
     extension = "npz"
     early_stopping_rounds = 20
-    defaults: Mapping[str, Any] = {
-        "iterations": 500,
-        "learning_rate": 0.05,
-        "max_depth": 8,
-        "max_leaf_nodes": 31,
-        "min_samples_leaf": 20,
-        "l2_regularization": 0.0,
-    }
 
     def fit(self, data: FitData, objective: Objective, params: Mapping[str, Any], seed: int, threads: int) -> Fitted:
         """Raises `config_invalid` for a Tweedie loss, which the library does not offer."""

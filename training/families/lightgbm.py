@@ -13,15 +13,6 @@ from training.families.base import FitData, Fitted, Objective
 class LightGBMFamily:
     extension = "txt"
     early_stopping_rounds = 100
-    defaults: Mapping[str, Any] = {
-        "iterations": 2000,
-        "learning_rate": 0.05,
-        "num_leaves": 63,
-        "bagging_fraction": 0.9,
-        "bagging_freq": 1,
-        "feature_fraction": 0.9,
-        "min_data_in_leaf": 20,
-    }
 
     def fit(self, data: FitData, objective: Objective, params: Mapping[str, Any], seed: int, threads: int) -> Fitted:
         settings = dict(params)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.report.run_files import TrainingRun
+from training.report.run_files import ReportedRun
 from trendflow.presentation.forecast_texts import BUCKETS, bucket_title, head_order, head_title
 from trendflow.presentation.formatting import MISSING, moment, number, percent, plural, short_hash
 
@@ -42,7 +42,7 @@ class SplitRow:
     channels: str
 
 
-def dataset_facts(run: TrainingRun) -> list[tuple[str, str]]:
+def dataset_facts(run: ReportedRun) -> list[tuple[str, str]]:
     """Identity and size of the dataset."""
     used, card = run.manifest["dataset"], run.dataset
     facts = [
@@ -62,7 +62,7 @@ def dataset_facts(run: TrainingRun) -> list[tuple[str, str]]:
     return [(label, value) for label, value in facts if value != MISSING]
 
 
-def mask_rows(run: TrainingRun) -> list[MaskRow]:
+def mask_rows(run: ReportedRun) -> list[MaskRow]:
     """One row per head whose observed share the dataset states."""
     coverage: Mapping[str, Any] = run.dataset.get("mask_coverage") or {}
     reasons: Mapping[str, Mapping[str, int]] = run.dataset.get("mask_reasons") or {}
@@ -89,7 +89,7 @@ def counts(found: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     return shown
 
 
-def data_lists(run: TrainingRun) -> list[tuple[str, list[tuple[str, str]]]]:
+def data_lists(run: ReportedRun) -> list[tuple[str, list[tuple[str, str]]]]:
     """Titled lists of counts of the data card; empty ones are left out."""
     card, split = run.dataset, run.manifest["split"]
     ages = {bucket_title(name).capitalize(): n for name, n in (card.get("age_bucket_counts") or {}).items()}
@@ -126,7 +126,7 @@ def _flat(found: Any) -> dict[str, float]:
     return flat
 
 
-def split_facts(run: TrainingRun) -> list[tuple[str, str]]:
+def split_facts(run: ReportedRun) -> list[tuple[str, str]]:
     """How the parts were cut."""
     split = run.manifest["split"]
     return [
@@ -139,7 +139,7 @@ def split_facts(run: TrainingRun) -> list[tuple[str, str]]:
     ]
 
 
-def split_rows(run: TrainingRun) -> list[SplitRow]:
+def split_rows(run: ReportedRun) -> list[SplitRow]:
     """Rows and channels per part."""
     split = run.manifest["split"]
     rows: Mapping[str, Any] = split.get("n") or {}
@@ -151,14 +151,14 @@ def split_rows(run: TrainingRun) -> list[SplitRow]:
     return found
 
 
-def component_rows(run: TrainingRun) -> list[tuple[str, str]]:
+def component_rows(run: ReportedRun) -> list[tuple[str, str]]:
     """Components whose features were on offer and the signature of their models."""
     signatures: Mapping[str, Any] = run.manifest["dataset"].get("model_signatures") or {}
     names = run.dataset.get("included_components") or sorted(signatures)
     return [(str(name), short_hash(_text(signatures.get(name)), 12)) for name in names]
 
 
-def model_facts(run: TrainingRun) -> list[tuple[str, str]]:
+def model_facts(run: ReportedRun) -> list[tuple[str, str]]:
     """What the model is and how it was made."""
     made = run.manifest
     selection, imputation = made.get("selection") or {}, made.get("imputation") or {}
@@ -186,7 +186,7 @@ def _stopping(found: Any) -> str:
     return _text(found)
 
 
-def hyperparameters(run: TrainingRun) -> list[tuple[str, str]]:
+def hyperparameters(run: ReportedRun) -> list[tuple[str, str]]:
     return [(name.replace("_", " "), _value(value)) for name, value in sorted(_leaves(run.manifest["hyperparameters"]))]
 
 
@@ -203,7 +203,7 @@ def _value(value: Any) -> str:
     return number(float(value)) if isinstance(value, (int, float)) else str(value)
 
 
-def libraries(run: TrainingRun) -> list[tuple[str, str]]:
+def libraries(run: ReportedRun) -> list[tuple[str, str]]:
     return sorted((str(name), str(version)) for name, version in (run.manifest.get("library_versions") or {}).items())
 
 
@@ -218,7 +218,7 @@ class BundleRow:
     digest: str
 
 
-def bundle_rows(run: TrainingRun) -> list[BundleRow]:
+def bundle_rows(run: ReportedRun) -> list[BundleRow]:
     """The model files, by head."""
     rows = []
     for bundle in run.manifest.get("bundles") or []:

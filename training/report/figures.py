@@ -10,8 +10,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from training.gate import ACCEPTED_COVERAGE
 from training.report.metric_tables import predictor_title
-from training.report.run_files import OWN, Cell, Estimate, Rows, TrainingRun
+from training.report.run_files import OWN, Cell, Estimate, ReportedRun, Rows
+from trendflow.inference.quantiles import LEVELS, NAMES
 from trendflow.presentation.forecast_texts import bucket_title, head_title
 from trendflow.presentation.formatting import fixed, percent, plural
 from trendflow.presentation.framed import Framed, LegendItem, log_count_ticks, x_labels, y_labels
@@ -22,9 +24,7 @@ _DOTS = 600  # beyond, points cover each other and a histogram says more
 _SQUARE = 1000.0  # as high as it is wide
 _CELLS = 44
 _DENSITY = ("density d-1", "density d-2", "density d-3", "density d-4")
-QUANTILES = {"p10": 0.10, "p50": 0.50, "p90": 0.90}
-ACCEPTED_COVERAGE = (0.75, 0.95)
-"""Measured coverage of [p10, p90] that the quality gate accepts, nominal 0.80."""
+QUANTILES = dict(zip(NAMES, LEVELS, strict=True))
 
 
 def predicted_against_actual(head: str, rows: Rows) -> Framed | None:
@@ -60,7 +60,7 @@ def predicted_against_actual(head: str, rows: Rows) -> Framed | None:
     )
 
 
-def predictors_in_order(run: TrainingRun, head: str, metric: str = "spearman") -> Framed | None:
+def predictors_in_order(run: ReportedRun, head: str, metric: str = "spearman") -> Framed | None:
     """Model and comparators with their intervals, one below the other; None when none has a value."""
     found = {name: Cell.of(parts["overall"]).metrics[metric] for name, parts in run.predictors(head).items()}
     found = {name: estimate for name, estimate in found.items() if math.isfinite(estimate.value)}
@@ -79,7 +79,7 @@ def predictors_in_order(run: TrainingRun, head: str, metric: str = "spearman") -
             chart.line(np.array([estimate.low, estimate.high]), np.array([at, at]), f"whisker {css}")
         chart.dots([estimate.value], [at], f"dot {css}")
         names.append((at, predictor_title(name)))
-    decimals = 2 if high - low < 2 else 1
+    decimals = 2 if ticks[1] - ticks[0] < 0.1 else 1  # short labels: neighbours must not touch
     return Framed(
         svg=chart.render(f"{metric} of model and comparators, {head_title(head)}"),
         x_labels=x_labels(chart, [(tick, fixed(tick, decimals)) for tick in ticks]),
@@ -133,7 +133,7 @@ def coverage_by_bucket(head: str, parts: Mapping[str, Mapping[str, float]], nomi
     if not found:
         return None
     chart = Chart((0.4, 1.0), (0.0, float(len(found))), height=30.0 * len(found))
-    chart.band(*ACCEPTED_COVERAGE, "nominal", f"accepted: {percent(0.75)} to {percent(0.95)}")
+    chart.band(*ACCEPTED_COVERAGE, "nominal", f"accepted: {' to '.join(map(percent, ACCEPTED_COVERAGE))}")
     ticks = [0.4, 0.6, 0.8, 1.0]
     chart.grid(ticks)
     chart.marker(nominal, "level")

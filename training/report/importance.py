@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.report.metric_tables import Number, numbers_of
-from training.report.run_files import Cell, TrainingRun
+from training.report.run_files import Cell, ReportedRun
 from trendflow.inference.plain_names import plain_name
 from trendflow.presentation.forecast_texts import FAMILIES, head_title
 
@@ -34,7 +34,7 @@ class HeadImportance:
     """Family, its title, and its share of the sum of all positive importances."""
 
 
-def head_importance(run: TrainingRun, head: str) -> HeadImportance | None:
+def head_importance(run: ReportedRun, head: str) -> HeadImportance | None:
     """The most important features of one head; None when none were measured."""
     found = (run.metrics.get("importance") or {}).get(head) or []
     positive = [max(float(row["value"]), 0.0) for row in found]
@@ -72,7 +72,7 @@ class AblationRow:
     cells: tuple[Number | None, ...]
 
 
-def ablation(run: TrainingRun) -> tuple[list[str], list[AblationRow]]:
+def ablation(run: ReportedRun) -> tuple[list[str], list[AblationRow]]:
     """Titles of the heads, and one row per set of families: Spearman on the same rows."""
     found: Mapping[str, list[Mapping[str, Any]]] = run.metrics.get("ablation") or {}
     heads = [head for head in run.heads if found.get(head)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from training.report.run_files import OWN, Cell, Estimate, TrainingRun
+from training.report.run_files import OWN, Cell, Estimate, ReportedRun
 from training.report.verdicts import NORTH_STAR, Verdict, against_persistence, verdict
 from trendflow.presentation.forecast_texts import BUCKETS, bucket_title, comparator_title, head_title
 from trendflow.presentation.forecast_texts import METRICS as METRIC_NAMES
@@ -61,7 +61,7 @@ class HeadTable:
     badge: tuple[str, str]
 
 
-def head_table(run: TrainingRun, head: str) -> HeadTable:
+def head_table(run: ReportedRun, head: str) -> HeadTable:
     """Overall and by age bucket."""
     predictors = run.predictors(head)
     held = [name for name in (*BUCKETS, *_others(predictors)) if name in predictors["model"]["buckets"]]
@@ -80,8 +80,8 @@ def persistence_badge(found: Verdict) -> tuple[str, str]:
     words = {
         "better": "beats persistence",
         "worse": "worse than persistence",
-        "open": "does not beat persistence",
-        "unknown": "not compared with persistence",
+        "undecided": "does not beat persistence",
+        "undefined": "not compared with persistence",
     }
     return found.badge, words[found.word]
 
@@ -90,7 +90,7 @@ def _others(predictors: Mapping[str, Any]) -> list[str]:
     return [name for name in predictors["model"]["buckets"] if name not in BUCKETS]
 
 
-def _part(run: TrainingRun, head: str, name: str, cells: Mapping[str, Mapping[str, Any]]) -> Part:
+def _part(run: ReportedRun, head: str, name: str, cells: Mapping[str, Mapping[str, Any]]) -> Part:
     model = Cell.of(cells["model"])
     rows = []
     for predictor, found in cells.items():
@@ -152,7 +152,7 @@ class MatrixRow:
     """Per comparator: badge, word, difference with interval."""
 
 
-def comparison_matrix(run: TrainingRun, metric: str = "spearman") -> tuple[list[str], list[MatrixRow]]:
+def comparison_matrix(run: ReportedRun, metric: str = "spearman") -> tuple[list[str], list[MatrixRow]]:
     """Names of the comparators and one row per head: the model's metric and its difference to each of them."""
     names = list(dict.fromkeys(name for head in run.heads for name in run.head(head).get("differences", {})))
     rows = []

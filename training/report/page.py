@@ -6,10 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from training.gate import FAIL, NORTH_STAR, NOT_JUDGED, PASS
+from training.gate_texts import ACCEPTED, TITLES, WORDS, gate_details
+from training.predictions import REPAIRS
 from training.report import cards, figures
 from training.report.importance import ablation, head_importance
 from training.report.metric_tables import METRICS, comparison_matrix, head_table, signed
-from training.report.run_files import Cell, Estimate, TrainingRun, read_training_run
+from training.report.run_files import Cell, Estimate, ReportedRun, read_reported_run
 from training.report.verdicts import Verdict, against_persistence
 from trendflow.presentation.blocks import Message, Tile
 from trendflow.presentation.forecast_texts import METRICS as METRIC_NAMES
@@ -18,22 +21,23 @@ from trendflow.presentation.formatting import fixed, interval, moment, percent, 
 from trendflow.presentation.pages import asset, render_page
 
 _PACKAGE = "training.report"
-NORTH_STAR_HEADS = ("views_14d", "views_21d", "likes_14d", "likes_21d")
 SYNTHETIC_NOTE = (
     "The data of this run were made up. Its numbers say that the program works, and nothing about real videos."
 )
-_GATE_WORDS = {True: "passed", False: "not passed", None: "not judged"}
+_OFTEN = 0.5
+_BADGES = {PASS: "ok", FAIL: "error", NOT_JUDGED: "empty"}
+_AGAINST = {"undecided": "no difference shown against", "worse": "worse than", "undefined": "not compared with"}
 
 
 def render_training_report(folder: Path) -> bytes:
     """The report of the run in `folder` as UTF-8 HTML; the same files give the same bytes.
 
-    Raises what `read_training_run` raises, and `artifact_validation_failed` beyond 3 MB.
+    Raises what `read_reported_run` raises, and `artifact_validation_failed` beyond 3 MB.
     """
-    return render_page("training.html.j2", _context(read_training_run(folder)), _PACKAGE).encode("utf-8")
+    return render_page("training.html.j2", _context(read_reported_run(folder)), _PACKAGE).encode("utf-8")
 
 
-def _context(run: TrainingRun) -> dict[str, Any]:
+def _context(run: ReportedRun) -> dict[str, Any]:
     verdicts = [against_persistence(run, head) for head in run.heads]
     comparators, matrix = comparison_matrix(run)
     coverage = {head: run.head(head).get("coverage") or {} for head in run.heads}
@@ -51,13 +55,19 @@ def _context(run: TrainingRun) -> dict[str, Any]:
         "comparators": comparators,
         "matrix": matrix,
         "orders": _made(figures.predictors_in_order(run, head) for head in run.heads),
+        "accepted": ACCEPTED,
         "metrics": [METRIC_NAMES[name] for name in METRICS],
         "tables": [head_table(run, head) for head in run.heads],
         "scatter": _made(figures.predicted_against_actual(head, rows[head]) for head in run.heads),
         "quantiles": figures.quantile_reliability(rows),
         "quantile_names": [f"{name}, {percent(level)}" for name, level in figures.QUANTILES.items()],
         "quantile_rows": [
-            (head_title(head), [percent(share) for share in figures.observed_shares(found).values()], len(found.y))
+            (
+                head_title(head),
+                [percent(share) for share in figures.observed_shares(found).values()],
+                [percent(run.head(head)["repairs"][name]) for name in REPAIRS],
+                len(found.y),
+            )
             for head, found in rows.items()
             if len(found.y)
         ],
@@ -98,7 +108,7 @@ def _verdict(verdicts: list[Verdict]) -> tuple[str, str]:
     return ("warning" if won else "error"), f"Beats persistence in {won} of {plural(len(verdicts), 'head')}"
 
 
-def _header(run: TrainingRun) -> list[tuple[str, str]]:
+def _header(run: ReportedRun) -> list[tuple[str, str]]:
     made = run.manifest
     where = str(run.metrics.get("evaluated_on") or "test").replace("_", " ")
     return [
@@ -111,16 +121,15 @@ def _header(run: TrainingRun) -> list[tuple[str, str]]:
     ]
 
 
-def _messages(run: TrainingRun, verdicts: list[Verdict]) -> list[Message]:
+def _messages(run: ReportedRun, verdicts: list[Verdict]) -> list[Message]:
     found = []
     if run.synthetic:
         found.append(Message("error", "SYNTHETIC", SYNTHETIC_NOTE))
     beaten = [one for one in verdicts if one.word != "better"]
     if beaten:
         heads = plural(len(beaten), "head")
-        words = {"open": "no difference shown"}
         lines = [
-            f"{head_title(one.head)}: {words.get(one.word, one.text)} against “{comparator_title(one.comparator)}”, "
+            f"{head_title(one.head)}: {_AGAINST[one.word]} “{comparator_title(one.comparator)}”, "
             f"{METRIC_NAMES[one.metric]} {signed(one.difference)}"
             for one in beaten
         ]
@@ -142,6 +151,18 @@ def _messages(run: TrainingRun, verdicts: list[Verdict]) -> list[Message]:
                 f"Too few observed targets: {', '.join(head_title(head) for head in absent)}.",
             )
         )
+    repaired = {head: float(run.head(head)["repairs"]["rearranged"]) for head in run.heads}
+    often = [f"{head_title(head)}: {percent(share)}" for head, share in repaired.items() if share > _OFTEN]
+    if often:
+        found.append(
+            Message(
+                "warning",
+                "The horizons contradict each other in most forecasts",
+                "Each is forecast by models of its own, and often a later one lay below an earlier one before they "
+                "were put in order. Their differences are noise rather than growth; more data would help.",
+                often,
+            )
+        )
     if run.metrics.get("not_time_ordered"):
         found.append(
             Message(
@@ -153,9 +174,9 @@ def _messages(run: TrainingRun, verdicts: list[Verdict]) -> list[Message]:
     return found
 
 
-def _tiles(run: TrainingRun) -> list[Tile]:
+def _tiles(run: ReportedRun) -> list[Tile]:
     tiles = []
-    for head in NORTH_STAR_HEADS:
+    for head in NORTH_STAR:
         if head in run.heads:
             cell = Cell.of(run.head(head)["model"]["overall"])
             spearman = cell.metrics["spearman"]
@@ -171,7 +192,7 @@ def _tiles(run: TrainingRun) -> list[Tile]:
     return tiles
 
 
-def _coverage_tile(run: TrainingRun) -> Tile:
+def _coverage_tile(run: ReportedRun) -> Tile:
     """The head whose interval misses its promise most."""
     found = {head: run.head(head).get("coverage") or {} for head in run.heads}
     measured = {head: Estimate.of(part["overall"]).value for head, part in found.items() if part}
@@ -187,22 +208,20 @@ def _coverage_tile(run: TrainingRun) -> Tile:
     )
 
 
-def _gate(run: TrainingRun) -> dict[str, Any] | None:
-    """The quality gate for replacing a model, as evaluation judged it; None when it did not."""
-    gate = run.metrics.get("gate")
-    if not gate:
-        return None
-    badges = {"pass": "ok", "fail": "error"}
+def _gate(run: ReportedRun) -> dict[str, Any]:
+    """The quality gate for replacing a model, as evaluation judged it."""
+    gate = run.metrics["gate"]
+    word = PASS if gate["passed"] else FAIL
     return {
-        "badge": {True: "ok", False: "error", None: "empty"}[gate.get("passed")],
-        "word": _GATE_WORDS[gate.get("passed")],
+        "badge": _BADGES[word],
+        "word": WORDS[word],
         "checks": [
             {
-                "name": str(check["name"]).replace("_", " ").capitalize(),
-                "badge": badges.get(str(check["verdict"]), "empty"),
-                "word": str(check["verdict"]).replace("_", " "),
-                "detail": str(check.get("detail") or ""),
+                "name": TITLES[check["name"]],
+                "badge": _BADGES[check["verdict"]],
+                "word": WORDS[check["verdict"]],
+                "details": gate_details(check),
             }
-            for check in gate.get("checks", [])
+            for check in gate["checks"]
         ],
     }

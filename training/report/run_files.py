@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from training.predictions import PREDICTIONS
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.dataset.table.files import METADATA_FILE
+from trendflow.inference.bundle import MANIFEST, METRICS
 from trendflow.presentation.forecast_texts import head_order, split_head
 
-MANIFEST, METRICS, PREDICTIONS = "training_run_manifest.json", "metrics.json", "predictions.parquet"
-DATASET_METADATA = "dataset_metadata.json"
 OWN = ("model", "p50")
 """Forecasts of the model itself: the point forecast it is trained for, and the median that is shown to people."""
 
@@ -35,6 +36,10 @@ class Estimate:
     def of(cls, found: Mapping[str, Any] | None) -> Estimate:
         read = (found or {}).get
         return cls(*(math.nan if (value := read(key)) is None else float(value) for key in ("value", "low", "high")))
+
+    def as_dict(self) -> dict[str, float | None]:
+        """The form `of` reads."""
+        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class TrainingRun:
+class ReportedRun:
     """`dataset` is the metadata document of the dataset, empty when the run folder holds none."""
 
     manifest: Mapping[str, Any]
@@ -122,17 +127,17 @@ class TrainingRun:
 _ROW_COLUMNS = ("target", "horizon", "y", "p10", "p50", "p90")
 
 
-def read_training_run(folder: Path) -> TrainingRun:
+def read_reported_run(folder: Path) -> ReportedRun:
     """Read a run folder. Raises `dependency_missing` for a file that is not there, `artifact_validation_failed` for one
     that cannot be read."""
-    dataset = folder / DATASET_METADATA
+    dataset = folder / METADATA_FILE
     try:
         predictions = pq.read_table(folder / PREDICTIONS)
     except FileNotFoundError as exc:
         raise _missing(PREDICTIONS) from exc
     except pa.ArrowInvalid as exc:
         raise TrendFlowError("artifact_validation_failed", f"{PREDICTIONS} of the training run is no table.") from exc
-    return TrainingRun(
+    return ReportedRun(
         manifest=_json(folder / MANIFEST),
         metrics=_json(folder / METRICS),
         predictions=predictions,

@@ -1,27 +1,31 @@
-"""What a paired difference allows to say: an improvement is claimed only when its interval excludes zero."""
+"""What the page says of a paired difference; `training.evaluation` decides it."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from training.report.run_files import Estimate, TrainingRun
-
-PERSISTENCE = ("persistence", "loglinear")
-"""Log-linear persistence of the first count, and of count and age: what a model has to beat to be worth anything."""
+from training import evaluation
+from training.comparators import PERSISTENCE
+from training.report.run_files import Cell, Estimate, ReportedRun
 
 NORTH_STAR = "spearman"
-_HIGHER_IS_BETTER = {"spearman": True, "rmse": False, "mae": False}
 
-_RANK = ("worse", "unknown", "open", "better")
+FEW = "few"
+_RANK = ("worse", "undefined", "undecided", "better")
 
-TEXTS = {"better": "better", "worse": "worse", "open": "not shown", "unknown": "not compared"}
-BADGES = {"better": "ok", "worse": "error", "open": "warning", "unknown": "empty"}
+TEXTS = {
+    "better": "better",
+    "worse": "worse",
+    "undecided": "not shown",
+    "undefined": "not compared",
+    FEW: "too few videos",
+}
+BADGES = {"better": "ok", "worse": "error", "undecided": "warning", "undefined": "empty", FEW: "empty"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Model against one comparator in one metric. `word` ∈ better, worse, open, unknown."""
+    """Model against one comparator in one metric. `word` ∈ better, worse, undecided, undefined, few."""
 
     head: str
     comparator: str
@@ -38,31 +42,23 @@ class Verdict:
         return TEXTS[self.word]
 
 
-def judge(difference: Estimate, metric: str) -> str:
-    """`better` when the whole interval lies on the good side of zero, `worse` on the other, else `open`."""
-    if not (math.isfinite(difference.low) and math.isfinite(difference.high)):
-        return "unknown"
-    low, high = difference.low, difference.high
-    if not _HIGHER_IS_BETTER[metric]:
-        low, high = -high, -low
-    return "better" if low > 0 else "worse" if high < 0 else "open"
-
-
 def verdict(
-    run: TrainingRun, head: str, comparator: str, metric: str = NORTH_STAR, bucket: str | None = None
+    run: ReportedRun, head: str, comparator: str, metric: str = NORTH_STAR, bucket: str | None = None
 ) -> Verdict:
-    """On all rows, or on those of one age bucket.
+    """On all rows, or on those of one age bucket, where fewer than 30 rows allow no verdict.
 
     A constant orders nothing: where Spearman has no value, the RMSE speaks.
     """
     difference = run.difference(head, comparator, metric, bucket)
-    found = Verdict(head, comparator, metric, difference, judge(difference, metric))
-    if found.word == "unknown" and metric == NORTH_STAR:
+    few = bucket is not None and Cell.of(run.head(head)["model"]["buckets"][bucket]).low_n
+    word = FEW if few else evaluation.verdict(metric, difference.as_dict())
+    found = Verdict(head, comparator, metric, difference, word)
+    if found.word == "undefined" and metric == NORTH_STAR:
         return verdict(run, head, comparator, "rmse", bucket)
     return found
 
 
-def against_persistence(run: TrainingRun, head: str, metric: str = NORTH_STAR) -> Verdict:
+def against_persistence(run: ReportedRun, head: str, metric: str = NORTH_STAR) -> Verdict:
     """The least favourable verdict against the formulas of persistence: a model has to beat each of them."""
     held = [name for name in PERSISTENCE if name in run.head(head)["comparators"]] or list(PERSISTENCE[-1:])
     found = [verdict(run, head, name, metric) for name in held]

@@ -55,11 +55,11 @@ def build(
 ) -> None:
     """Build a dataset of the newest successful run of every video, its first snapshot and its targets."""
     from trendflow.commands.console import out
+    from trendflow.commands.files import require_folder
     from trendflow.config import load_settings
     from trendflow.dataset.table.enrichment import Enrichment
     from trendflow.dataset.table.files import write_dataset
     from trendflow.dataset.table.reader import Dataset
-    from trendflow.dataset.targets import build_targets
     from trendflow.orchestration.dataset_step import BuildRequest
     from trendflow.orchestration.dataset_step import build as run
     from trendflow.orchestration.deployment import open_deployment
@@ -68,11 +68,13 @@ def build(
     deployment = open_deployment(settings)
     request = BuildRequest(profile, config_hash, metadata_only, spec, readers, allow_mixed, synthetic)
     request.require_consistent()
+    parent = output or settings.home / "datasets"
+    require_folder(parent)
     enrichment = None if channels is None else Enrichment.read(channels)
     found = _snapshots(snapshots)
     with _progress() as told:
-        built = run(deployment, found, build_targets(found), enrichment, request, told)
-    folder = write_dataset(built, output or settings.home / "datasets", deployment.schemas)
+        built = run(deployment, found, enrichment, request, told)
+    folder = write_dataset(built, parent, deployment.schemas)
     _print(Dataset.read(folder, deployment.schemas))
     out.print(f"dataset {folder}", highlight=False, soft_wrap=True)
 
@@ -95,23 +97,18 @@ def channels(
 ) -> None:
     """Ask the YouTube Data API for the channels that snapshots lack."""
     from trendflow.commands.console import err, out
-    from trendflow.commands.files import write_output
+    from trendflow.commands.files import require_folder, write_output
     from trendflow.config import load_settings
+    from trendflow.dataset.collector.access import open_client
     from trendflow.dataset.collector.channels import ChannelLookup
-    from trendflow.dataset.collector.quota import QuotaBudget
-    from trendflow.dataset.collector.youtube import YouTubeClient
     from trendflow.dataset.table.enrichment import look_up_channels
+    from trendflow.orchestration.dataset_step import load_tombstones
 
     settings = load_settings()
-    if settings.youtube_api_key is None:
-        raise TrendFlowError(
-            "config_invalid",
-            "Channels are asked for with a key of the YouTube Data API; set TRENDFLOW_YOUTUBE_API_KEY.",
-        )
     store = _store(settings)
-    quota = QuotaBudget(store, settings.youtube_daily_units)
-    client = YouTubeClient(settings.youtube_api_key.get_secret_value(), quota, endpoint=settings.youtube_endpoint)
-    found = _snapshots(snapshots)
+    client = open_client(settings, store)
+    require_folder(output.parent)  # the answers cost quota
+    found = _snapshots(snapshots).without(load_tombstones(store, settings))
     with err.status("asking for channels"):
         enrichment = look_up_channels(found, ChannelLookup(client, store))
     write_output(output, enrichment.to_parquet())
@@ -130,16 +127,17 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="Another seed invents other videos.")] = 0,
 ) -> None:
     """Store SYNTHETIC runs and write SYNTHETIC snapshots of them, to try out what needs many videos."""
-    import pyarrow.parquet as pq
-
     from trendflow import __version__
     from trendflow.commands.console import err, out
+    from trendflow.commands.files import require_folder, write_output
     from trendflow.config import load_settings
+    from trendflow.dataset.parquet import parquet_bytes
     from trendflow.dataset.simulation.runs import store_runs, template_of_profile, template_of_run
     from trendflow.dataset.simulation.videos import SNAPSHOT_FILE, synthetic_snapshots, synthetic_videos
     from trendflow.orchestration.deployment import open_deployment
     from trendflow.orchestration.runs import run_path_of
 
+    require_folder(output)
     settings = load_settings()
     deployment = open_deployment(settings)
     if like is not None:
@@ -149,10 +147,12 @@ def simulate(
         template = template_of_profile(deployment.registry, chosen, deployment.schemas, __version__)
     with err.status("inventing videos"):
         videos = synthetic_videos(count, seed)
-        store_runs(deployment.results, template, videos, seed=seed)
-        output.mkdir(parents=True, exist_ok=True)
-        pq.write_table(synthetic_snapshots(videos, seed), output / SNAPSHOT_FILE)
-    out.print(f"{count} SYNTHETIC videos, snapshots {output / SNAPSHOT_FILE}", highlight=False, soft_wrap=True)
+    with _progress() as told:
+        store_runs(deployment.results, template, videos, seed=seed, progress=told)
+    file = output / SNAPSHOT_FILE
+    with err.status("inventing snapshots"):
+        write_output(file, parquet_bytes(synthetic_snapshots(videos, seed)))
+    out.print(f"{count} SYNTHETIC videos, snapshots {file}", highlight=False, soft_wrap=True)
 
 
 def _snapshots(paths: list[Path]) -> SnapshotSet:
@@ -160,6 +160,9 @@ def _snapshots(paths: list[Path]) -> SnapshotSet:
     from trendflow.dataset.snapshots.importer import import_snapshots
     from trendflow.dataset.snapshots.tables import SnapshotSet
 
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+        raise TrendFlowError("dependency_missing", f"There is no file or folder {missing[0]!r}.", kind="file")
     folders = [path for path in paths if path.is_dir()]
     if folders and len(paths) > 1:
         raise TrendFlowError("config_invalid", "Name one folder of imported snapshots, or files to import.")

@@ -1,8 +1,9 @@
 """`trendflow demo`: from the sample video to a forecast of it. All after the video is SYNTHETIC and says so.
 
 Real snapshots of real videos cannot be shipped, so a corpus is invented around the run of the sample: it imitates its
-versions and values, in a store of its own, and its models and forecast carry the label. The same inputs give the same
-corpus, so a second demonstration trains nothing.
+versions and values, and its models and forecast carry the label. It lives in memory until its dataset is written: on
+disk it would be a hundred megabytes that nobody reads again. The same inputs give the same corpus and dataset, so a
+second demonstration trains nothing.
 """
 
 from __future__ import annotations
@@ -12,25 +13,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from trendflow.commands.console import err, out
+from trendflow.commands.files import write_output
 from trendflow.commands.predict import print_forecast
 from trendflow.commands.process import process_sample
 from trendflow.contracts.canonical import digest_of
 from trendflow.contracts.errors import ERROR_RULES, TrendFlowError
 
 if TYPE_CHECKING:
-    from trendflow.orchestration.deployment import Deployment
     from trendflow.orchestration.forecast_step import StoredForecast
     from trendflow.orchestration.runs import RunContext
 
 VIDEOS, SEED = 400, 0
 FAMILIES = ("catboost", "lightgbm")
-FIRST_SNAPSHOT = "views=1240,likes=62,published=2026-01-10T12:00Z,at=2026-01-10T22:00Z"
+FIRST_COUNTS, FIRST_AGE = "views=1240,likes=62", timedelta(hours=10)
 """SYNTHETIC: the sample was never published."""
 
 
@@ -82,39 +84,26 @@ def _corpus_key(run: RunContext) -> str:
 
 
 def _dataset(run: RunContext, folder: Path) -> Path:
-    """The folder of the dataset; its corpus is invented where it is not there yet."""
-    import pyarrow.parquet as pq
-
+    """Invent the corpus, build its dataset and return the folder of that; the snapshots lie beside, to be looked at."""
+    from trendflow.dataset.parquet import parquet_bytes
     from trendflow.dataset.simulation.runs import store_runs, template_of_run
     from trendflow.dataset.simulation.videos import SNAPSHOT_FILE, synthetic_snapshots, synthetic_videos
     from trendflow.dataset.snapshots.importer import import_snapshots
     from trendflow.dataset.table.files import write_dataset
-    from trendflow.dataset.targets import build_targets
     from trendflow.orchestration.dataset_step import BuildRequest, build
+    from trendflow.orchestration.deployment import Deployment
 
-    corpus = _corpus(run.deployment, folder)
+    opened = run.deployment
+    corpus = Deployment(opened.settings.model_copy(update={"store_url": "memory://", "store_options": {}}))
+    videos = synthetic_videos(VIDEOS, SEED)
+    store_runs(corpus.results, template_of_run(opened.results, run.run_path), videos, seed=SEED)
     snapshots = folder / SNAPSHOT_FILE
-    if not snapshots.exists():
-        videos = synthetic_videos(VIDEOS, SEED)
-        store_runs(corpus.results, template_of_run(run.deployment.results, run.run_path), videos, seed=SEED)
-        # Last and in one piece: where the file is, the corpus is whole.
-        temporary = snapshots.with_suffix(".tmp")
-        pq.write_table(synthetic_snapshots(videos, SEED), temporary)
-        temporary.replace(snapshots)
+    write_output(snapshots, parquet_bytes(synthetic_snapshots(videos, SEED)))
     found = import_snapshots([snapshots])
     block = run.manifest()["run"]
     request = BuildRequest(profile=block["profile"], config_hash=block["config_hash"], synthetic=True)
-    built = build(corpus, found, build_targets(found), None, request)
-    return write_dataset(built, folder / "datasets", run.deployment.schemas)
-
-
-def _corpus(opened: Deployment, folder: Path) -> Deployment:
-    """The deployment with a store of its own, so that no invented run lies among real ones."""
-    from trendflow.orchestration.deployment import open_deployment
-
-    store = folder / "store"
-    store.mkdir(parents=True, exist_ok=True)
-    return open_deployment(opened.settings.model_copy(update={"store_url": store.as_uri()}))
+    built = build(corpus, found, None, request)
+    return write_dataset(built, folder / "datasets", opened.schemas)
 
 
 def train_families(dataset: Path, artifacts: Path) -> Mapping[str, Path]:
@@ -170,5 +159,7 @@ def _forecast(run: RunContext, model: Path) -> StoredForecast:
     from trendflow.orchestration.forecast_step import find_snapshot, forecast, store_forecast
 
     key = run.identity.partition_key
-    first = find_snapshot(FIRST_SNAPSHOT, key)
+    # As if it was looked at when it was handed in: a text that comes with a later run is unknown to a forecast.
+    at = datetime.fromisoformat(run.manifest()["run"]["created_at"])
+    first = find_snapshot(f"{FIRST_COUNTS},published={(at - FIRST_AGE).isoformat()},at={at.isoformat()}", key)
     return store_forecast(run.deployment, forecast(run.deployment, key, [model], first, allow_synthetic=True))

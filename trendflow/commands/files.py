@@ -35,7 +35,7 @@ def write_output(path: Path, data: bytes) -> None:
                 temporary.unlink(missing_ok=True)
                 raise
     except OSError as exc:
-        raise _cannot_be_written(path, exc) from exc
+        raise cannot_be_written(path, exc) from exc
 
 
 def require_folder(path: Path) -> None:
@@ -50,10 +50,11 @@ def require_folder(path: Path) -> None:
         if not os.access(above, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as exc:
-        raise _cannot_be_written(path, exc) from exc
+        raise cannot_be_written(path, exc) from exc
 
 
-def _cannot_be_written(path: Path, exc: OSError) -> TrendFlowError:
+def cannot_be_written(path: Path, exc: OSError) -> TrendFlowError:
+    """`config_invalid` with the reason, `storage_unavailable` when only space is missing."""
     typed = as_typed(exc)
     if typed.error_code == "storage_unavailable":
         return typed

@@ -24,16 +24,19 @@ def predict(
     document: Path | None,
     allow_synthetic: bool,
 ) -> int:
-    """Forecast one stored run, keep the report and print it. Without a snapshot there is a report and no number."""
+    """Forecast one stored run, keep the report and print it.
+
+    Without `snapshot` the stored snapshots are looked up; where they hold none, there is a report and no number.
+    """
     if page is not None and document is not None and os.path.realpath(page) == os.path.realpath(document):
         raise TrendFlowError("config_invalid", "--output and --json name the same file; each needs one of its own.")
     from trendflow.inference.report import to_json
     from trendflow.orchestration.deployment import open_deployment
-    from trendflow.orchestration.forecast_step import find_models, find_snapshot, forecast, store_forecast
+    from trendflow.orchestration.forecast_step import choose_snapshot, find_models, forecast, store_forecast
 
     deployment = open_deployment(load_settings())
     with err.status("forecasting"):
-        first = None if snapshot is None else find_snapshot(snapshot, key)
+        first, origin = choose_snapshot(deployment, key, snapshot)
         folders = find_models(deployment, models)
         made = forecast(deployment, key, folders, first, requested=requested, allow_synthetic=allow_synthetic)
         stored = store_forecast(deployment, made)
@@ -42,6 +45,8 @@ def predict(
     if document is not None:
         write_output(document, to_json(made))
     print_forecast(key, made)
+    at = made["timestamps"]["data_collection_at"]
+    out.print(f"first snapshot {origin if at is None else f'{at}, {origin}'}", highlight=False, soft_wrap=True)
     where = page or deployment.store.local_path(stored.page_key) or stored.page_key
     out.print(f"page {where}", highlight=False, soft_wrap=True)
     return 0
@@ -49,7 +54,7 @@ def predict(
 
 def print_forecast(key: str, document: Mapping[str, Any]) -> None:
     """What a prediction report says, as a table."""
-    from trendflow.presentation.forecast_texts import comparator_title, head_order, head_title
+    from trendflow.presentation.forecast_texts import comparator_title, head_order, head_title, order_lines
     from trendflow.presentation.formatting import compact
 
     status = document["prediction_status"]
@@ -81,3 +86,5 @@ def print_forecast(key: str, document: Mapping[str, Any]) -> None:
         )
     columns = ["forecast", "median", "10 % to 90 %", "gain", *(comparator_title(name).lower() for name in comparators)]
     out.print(table(None, columns, rows, right=columns[1:]))
+    for line in order_lines(document):
+        out.print(f"[yellow]Put in order, for the models contradicted each other. {line}[/]", soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.contracts.errors import TrendFlowError
 
 if TYPE_CHECKING:
     from trendflow.dataset.collector.schedule import Due, SchedulePolicy
@@ -34,29 +34,31 @@ def import_command(
     from rich.progress import Progress
 
     from trendflow.commands.console import err, out
+    from trendflow.commands.files import cannot_be_written, require_folder
+    from trendflow.config import load_settings
     from trendflow.dataset.snapshots.importer import add_files
     from trendflow.dataset.snapshots.observations import Observations
+    from trendflow.orchestration.dataset_step import load_tombstones, require_snapshots
 
     if not files and not collected:
         raise TrendFlowError("config_invalid", "Name at least one file to import, or --collected.")
+    require_folder(output)
+    store = _store()
+    deleted = load_tombstones(store, load_settings())
     into = Observations()
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         add_files(files or [], into, lambda path: progress.open(path, "rb", description=path.name))
         if collected:
             progress.add_task("reading what was collected", total=None)
-            _snapshot_store(_store()).read_into(into)
+            _snapshot_store(store).read_into(into)
     with err.status("sorting"):
-        found = into.finish()
+        found = into.finish().without(deleted)
+    _print_report(found.report)
+    require_snapshots(found)
     try:
         found.write(output)
     except OSError as exc:
-        typed = as_typed(exc)
-        if typed.error_code == "storage_unavailable":
-            raise typed from exc
-        raise TrendFlowError(
-            "config_invalid", "The folder named by --output cannot be written.", errno=exc.errno
-        ) from exc
-    _print_report(found.report)
+        raise cannot_be_written(output, exc) from exc
     out.print(f"tables {output}", highlight=False, soft_wrap=True)
 
 
@@ -140,10 +142,9 @@ def _store() -> ObjectStore:
 def _snapshot_store(store: ObjectStore) -> SnapshotStore:
     from trendflow.config import load_settings
     from trendflow.dataset.collector.snapshot_store import SnapshotStore
-    from trendflow.storage.tombstones import Tombstones
+    from trendflow.orchestration.dataset_step import load_tombstones
 
-    key = load_settings().tombstone_key
-    return SnapshotStore(store, Tombstones.load(store, None if key is None else key.get_secret_value().encode()))
+    return SnapshotStore(store, load_tombstones(store, load_settings()))
 
 
 def _policy(cadence_hours: float) -> SchedulePolicy:
@@ -160,8 +161,18 @@ def _row(item: Due) -> list[str]:
 def _print_report(report: ImportReport) -> None:
     from trendflow.commands.console import out, table
     from trendflow.dataset.snapshots.report import RULES
+    from trendflow.presentation.formatting import plural
 
-    out.print(f"{report.n_snapshots} snapshots of {report.n_videos} videos", highlight=False)
-    rows = [[name, str(report.counts[name]), text] for name, text in RULES.items() if report.counts[name]]
+    snapshots, videos = plural(report.n_snapshots, "snapshot"), plural(report.n_videos, "video")
+    out.print(f"{snapshots} of {videos}", highlight=False)
+    for source in report.sources:
+        if ignored := source.get("ignored_columns"):
+            names = ", ".join(map(repr, ignored))  # as any file may spell them, control characters and all
+            out.print(f"{source['name']}: ignored {names}", highlight=False, markup=False, soft_wrap=True)
+    rows = []
+    for name, text in RULES.items():
+        if report.counts[name]:
+            columns = ", ".join(f"{count} {column}" for column, count in sorted(report.details.get(name, {}).items()))
+            rows.append([name, str(report.counts[name]), f"{text} ({columns})" if columns else text])
     if rows:
         out.print(table(None, ["rule", "cases", "what was done"], rows, right=("cases",)))

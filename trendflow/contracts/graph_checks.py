@@ -14,6 +14,7 @@ import yaml
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.vocab import RUNTIMES, Runtime
+from trendflow.contracts.yaml_text import SafeLoader, error_line
 
 AUDIO_FAMILIES = frozenset(
     {
@@ -130,15 +131,14 @@ def read_document(text: str) -> Reader:
     last one silently), for keys that are no plain strings and for values that contain themselves or cannot be read.
     """
     try:
-        loader = yaml.SafeLoader(text)
+        loader = SafeLoader(text)
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise fault(1, "the file must hold a mapping.")
         lines = _lines(node, ())
         value = loader.construct_document(node)
     except yaml.YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        raise fault(mark.line + 1 if mark else 1, "not valid YAML.") from exc
+        raise fault(error_line(exc, text), "not valid YAML.") from exc
     return Reader(value, lines, "", 1)
 
 

@@ -7,7 +7,7 @@ aside, because their columns may share a name and mean something else.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -99,9 +99,12 @@ def find_corpus(
     profile: str,
     required: Collection[str],
     run_paths: Sequence[str] | None = None,
+    *,
+    tombstones: Container[tuple[str, str]] = frozenset(),
 ) -> Corpus:
     """The finished runs of `profile` in the store, or those among `run_paths`.
 
+    A video of `tombstones` was deleted: what is left of it counts as not being there.
     `required` names the components whose failure fails a run. A video with a broken manifest is listed as unreadable;
     a named run that is broken raises what `read_manifest` raises, one that does not exist `dependency_missing`. Raises
     `storage_unavailable`.
@@ -117,7 +120,8 @@ def find_corpus(
         return _records(found, profile, required), []
 
     def of_run(run_path: str) -> tuple[list[RunRecord], list[str]]:
-        manifest = results.read_manifest(run_path)
+        platform_id, video_id, _ = run_path.split("/")
+        manifest = None if (platform_id, video_id) in tombstones else results.read_manifest(run_path)
         if manifest is None:
             key = run_path.partition("/")[2]  # as it was asked for: a platform is no part of a partition key
             raise TrendFlowError("dependency_missing", f"The store holds no run {key}.", kind="manifest")
@@ -125,7 +129,10 @@ def find_corpus(
 
     by_video: dict[str, list[RunRecord]] = {}
     unreadable: list[str] = []
-    every = in_threads(of_video, results.videos()) if run_paths is None else in_threads(of_run, sorted(set(run_paths)))
+    if run_paths is None:
+        every = in_threads(of_video, (video for video in results.videos() if video not in tombstones))
+    else:
+        every = in_threads(of_run, sorted(set(run_paths)))
     for records, broken in every:
         unreadable += broken
         for record in records:

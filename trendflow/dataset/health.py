@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -47,12 +47,14 @@ def read_corpus(
     profile: str,
     required: Sequence[str],
     run_paths: Sequence[str] | None = None,
+    *,
+    tombstones: Container[tuple[str, str]] = frozenset(),
 ) -> Readings:
     """Read the feature vectors of the runs `find_corpus` selects; errors as there.
 
     Raises `dependency_missing` when no finished run of the profile has one.
     """
-    corpus = find_corpus(results, profile, required, run_paths)
+    corpus = find_corpus(results, profile, required, run_paths, tombstones=tombstones)
     rows, unreadable = read_vectors(results, corpus.rows)
     if not rows:
         raise TrendFlowError(

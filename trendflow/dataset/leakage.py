@@ -17,8 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.schema import SchemaRegistry, validate_document
 from trendflow.dataset.leakage_statistics import Outcome, correlations
-from trendflow.dataset.table.columns import FIRST_SEEN, ColumnProvenance
+from trendflow.dataset.table.columns import (
+    CAPTURED,
+    CHANNEL_SEEN,
+    DOCUMENT_SEEN,
+    FIRST_SEEN,
+    PUBLISHED,
+    ColumnProvenance,
+)
 from trendflow.dataset.table.feature_spec import LeakagePolicy
 from trendflow.dataset.targets import HEADS
 
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
 
 Net = Literal["provenance", "observation_time", "source", "name", "statistics"]
 Verdict = Literal["pass", "fail", "not_judged"]
+AUDIT_SCHEMA, AUDIT_FILE = "leakage_audit_v1", "leakage_report.json"
 NETS: tuple[Net, ...] = ("provenance", "observation_time", "source", "name", "statistics")
 
 SOURCE_KINDS = frozenset({"media", "document", "snapshot", "derived"})
@@ -39,7 +48,7 @@ _NO_FEATURE = re.compile(r"(?:target|mask|x0|observed_hours)_")
 _NO_FEATURES = frozenset(
     {
         *("platform_id", "video_id", "run_id", "channel_id", "age_bucket"),
-        *("publish_time", "captured_at", "t0", "channel_observed_at"),
+        *(PUBLISHED, CAPTURED, FIRST_SEEN, CHANNEL_SEEN, DOCUMENT_SEEN),
     }
 )
 _BEYOND_FIRST, _BEYOND_FIRST_MIN_ROWS = 0.99, 30
@@ -68,14 +77,18 @@ class LeakageAudit:
     def passed(self) -> bool:
         return not self.findings
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
+    def document(self) -> dict[str, Any]:
+        """The audit as a document. Raises `artifact_validation_failed` when it breaks its own schema."""
+        found = {
+            "schema_version": AUDIT_SCHEMA,
             "passed": self.passed,
             "n_rows": self.n_rows,
             "n_columns": self.n_columns,
             "verdicts": dict(self.verdicts),
             "findings": [asdict(finding) for finding in self.findings],
         }
+        require_audit(found)
+        return found
 
 
 def audit(
@@ -114,6 +127,13 @@ def audit(
 def audit_dataset(dataset: Dataset) -> LeakageAudit:
     """The audit of a dataset as it was read from its files."""
     return audit(dataset.table, dataset.provenance, dataset.spec.leakage)
+
+
+def require_audit(document: Any) -> None:
+    """Raise `artifact_validation_failed` unless this is the document of an audit."""
+    problems = validate_document(SchemaRegistry.load(), AUDIT_SCHEMA, document)
+    if problems:
+        raise TrendFlowError("artifact_validation_failed", f"A document is no {AUDIT_SCHEMA}: {problems[0]}")
 
 
 def require_clean(found: LeakageAudit) -> None:
@@ -189,13 +209,11 @@ def _forbidden_names(named: Sequence[str]) -> Iterator[Finding]:
 
 
 def _telling(columns: Mapping[str, pa.Array], outcomes: list[Outcome], policy: LeakagePolicy) -> Iterator[Finding]:
-    """Columns that follow an outcome more closely than the first snapshot can. Each is reported once, by its worst."""
-    numbers = {
-        name: _numbers(values)
-        for name, values in columns.items()
-        if name not in policy.reviewed and _is_number(values.type)
-    }
-    worst: dict[str, Finding] = {}
+    """Columns that follow an outcome more closely than the first snapshot can, each reported once."""
+    numbers = (
+        found for name, values in columns.items() if name not in policy.reviewed for found in _series(name, values)
+    )
+    told: dict[str, Finding] = {}
     for found in correlations(numbers, outcomes, min(_BEYOND_FIRST_MIN_ROWS, policy.alarm_min_rows)):
         if found.n >= policy.alarm_min_rows and abs(found.with_target) > policy.alarm_spearman:
             message = (
@@ -209,18 +227,23 @@ def _telling(columns: Mapping[str, pa.Array], outcomes: list[Outcome], policy: L
             )
         else:
             continue
-        worst.setdefault(found.column, Finding("statistics", found.column, message, found.n))
-    yield from worst.values()
+        told.setdefault(found.column, Finding("statistics", found.column, message, found.n))
+    yield from told.values()
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
-
-
-def _numbers(values: pa.Array) -> np.ndarray:
-    """float64 [R], NaN for null."""
-    whole = values.cast(pa.int8()) if pa.types.is_boolean(values.type) else values
-    return np.asarray(whole.to_numpy(zero_copy_only=False), dtype=np.float64)
+def _series(name: str, values: pa.Array) -> Iterator[tuple[str, np.ndarray]]:
+    """What there is to rank in a column: its numbers as float64 [R] with NaN for null, of an embedding each element."""
+    kind = values.type
+    if pa.types.is_fixed_size_list(kind):
+        rows = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False))
+        held = values.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), kind.list_size)
+        for element in range(kind.list_size):
+            numbers = np.full(len(values), np.nan)
+            numbers[rows] = held[:, element]
+            yield name, numbers
+    elif pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        whole = values.cast(pa.int8()) if pa.types.is_boolean(kind) else values
+        yield name, np.asarray(whole.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def _outcomes(table: pa.Table) -> list[Outcome]:

@@ -8,7 +8,7 @@ first snapshot follows b closely, yet says nothing of it that a does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,11 +45,16 @@ class Correlation:
     beyond_first: float
 
 
-def correlations(features: Mapping[str, np.ndarray], outcomes: list[Outcome], min_rows: int) -> Iterator[Correlation]:
-    """Both correlations of every feature [R] with every outcome that have at least `min_rows` rows in common."""
+def correlations(
+    features: Iterable[tuple[str, np.ndarray]], outcomes: list[Outcome], min_rows: int
+) -> Iterator[Correlation]:
+    """Both correlations of every feature [R] with every outcome that have at least `min_rows` rows in common.
+
+    Several series may come under one name, as the elements of an embedding do.
+    """
     usable = [np.isfinite(outcome.target + outcome.before + outcome.after) for outcome in outcomes]
     ranked: dict[tuple[int, bytes], _Ranked] = {}  # columns of one component miss the same rows
-    for column, values in features.items():
+    for column, values in features:
         present = ~np.isnan(values)
         order = np.argsort(values, kind="stable")[: np.count_nonzero(present)]  # NaN comes last
         for at, outcome in enumerate(outcomes):

@@ -7,7 +7,7 @@ y = log1p(max(x_h − x₀, 0)). What cannot be known is masked, with a reason.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,10 @@ HEADS = tuple(f"{target}_{days}d" for target in TARGETS for days in (7, 14, 21))
 MASK_REASONS = ("no_snapshot", "bad_counter", "hidden_likes", "decreased")
 """In the order of precedence. Likes that were hidden look like a fall; the fall is then not what is unknown."""
 
+HIDDEN_LIKES_MIN_VIEWS = 10_000.0
+"""Likes of 0 beside more views than these are hidden rather than none. No setting: targets and features, of training
+and of forecasts alike, have to mean the same by it."""
+
 _HOUR_US = 3_600_000_000
 _QUANTILES = {"min": 0.0, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
@@ -32,14 +36,13 @@ class TargetPolicy:
     """How snapshots become targets.
 
     `decrease_policy`: what happens to a counter that fell by more than the share `decrease_tolerance`: `mask` or
-    `floor` (y = 0). Likes of 0 beside more than `hidden_likes_min_views` views count as hidden.
+    `floor` (y = 0).
     """
 
     horizons_days: tuple[int, ...] = (7, 14, 21)
     horizon_tolerance_hours: float = 24.0
     decrease_policy: Literal["mask", "floor"] = "mask"
     decrease_tolerance: float = 0.001
-    hidden_likes_min_views: float = 10_000.0
 
     def __post_init__(self) -> None:
         gaps = np.diff([0, *self.horizons_days])
@@ -53,6 +56,16 @@ class TargetPolicy:
     def heads(self) -> tuple[str, ...]:
         """`<target>_<h>d`, targets first."""
         return tuple(f"{target}_{days}d" for target in TARGETS for days in self.horizons_days)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All rules, as reports and fingerprints state them."""
+        return {**asdict(self), "hidden_likes_min_views": HIDDEN_LIKES_MIN_VIEWS}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> TargetPolicy:
+        """The inverse of `as_dict`, also after a turn as JSON."""
+        own = {field.name: values[field.name] for field in fields(cls)}
+        return cls(**{**own, "horizons_days": tuple(own["horizons_days"])})
 
 
 @dataclass(frozen=True)
@@ -78,14 +91,14 @@ def build_targets(snapshot_set: SnapshotSet, policy: TargetPolicy | None = None)
     counters = {target: ordered[target].to_numpy() for target in TARGETS}
     since = time - time[first][video]
     begin = {target: values[first] for target, values in counters.items()}
-    hidden = likes_hidden(begin["views"], begin["likes"], policy)
+    hidden = likes_hidden(begin["views"], begin["likes"])
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         **{key: ordered[key].take(pa.array(first)) for key in KEY},
         "t0": pa.array(time[first]).cast(UTC_TIME),
         "x0_views": pa.array(begin["views"]),
         "x0_likes": pa.array(np.where(hidden, np.nan, begin["likes"])),
     }
-    report: dict[str, Any] = {"policy": asdict(policy), "n_rows": len(first), "heads": {}, "offsets_hours": {}}
+    report: dict[str, Any] = {"policy": policy.as_dict(), "n_rows": len(first), "heads": {}, "offsets_hours": {}}
     falls: list[dict[str, Any]] = []
     for days in policy.horizons_days:
         found = _nearest(video, since, len(first), days * 24 * _HOUR_US, policy.horizon_tolerance_hours * _HOUR_US)
@@ -111,9 +124,9 @@ def target_columns(policy: TargetPolicy | None = None) -> list[str]:
     return [*KEY, "t0", "x0_views", "x0_likes", *(f"{kind}_{head}" for kind in kinds for head in heads)]
 
 
-def likes_hidden(views: np.ndarray, likes: np.ndarray, policy: TargetPolicy | None = None) -> np.ndarray:
+def likes_hidden(views: np.ndarray, likes: np.ndarray) -> np.ndarray:
     """bool [N]: likes of 0 beside so many views that they are hidden rather than none. Such likes are unknown."""
-    return (likes == 0) & (views > (policy or TargetPolicy()).hidden_likes_min_views)
+    return (likes == 0) & (views > HIDDEN_LIKES_MIN_VIEWS)
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,7 @@ def _judge(
     bad = np.isnan(before) | np.isnan(after)
     hidden = np.zeros(len(before), dtype=bool)
     if target == "likes":
-        hidden = likes_hidden(begin["views"], before, policy) | likes_hidden(end["views"], after, policy)
+        hidden = likes_hidden(begin["views"], before) | likes_hidden(end["views"], after)
     fell = after < before
     beyond = after < before * (1 - policy.decrease_tolerance)
     masked_fall = beyond & (policy.decrease_policy == "mask")

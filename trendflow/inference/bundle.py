@@ -19,7 +19,7 @@ from trendflow.dataset.table.metadata_features import AGE
 from trendflow.inference.boosters import Booster, load_booster
 from trendflow.inference.comparators import LogLinear, velocity
 from trendflow.inference.encoding import Encoding, numeric_column
-from trendflow.inference.quantiles import FLOOR, NAMES, conformalise, monotone
+from trendflow.inference.quantiles import FLOOR, METHOD, NAMES, Served, serve
 
 MANIFEST, METRICS, SPEC = "training_run_manifest.json", "metrics.json", "feature_spec.yaml"
 MANIFEST_SCHEMA = "training_run_manifest_v1"
@@ -62,9 +62,13 @@ class ModelBundle:
 
         Raises `weights_missing` when a model file is absent or has another digest, `artifact_validation_failed` for a
         manifest that breaks its schema or another document that differs from it, `model_load_failed` for bytes that the
-        library refuses.
+        library refuses, `model_spec_invalid` when its intervals were tested under another rule than `quantiles.serve`.
         """
         manifest = read_manifest(folder, schemas)
+        if manifest["quantiles"]["method"] != METHOD:
+            raise TrendFlowError(
+                "model_spec_invalid", "The intervals of the model were made in another way than they are here."
+            )
         metrics = _document(folder, METRICS, manifest["metrics_sha256"])
         spec = _document(folder, SPEC, manifest["feature_spec_sha256"])
         natural = manifest["loss"]["scale"] == "natural"
@@ -104,15 +108,21 @@ class ModelBundle:
     def predict(self, table: pa.Table) -> dict[str, np.ndarray]:
         """Per head float64 [rows, 3]: p10 ≤ p50 ≤ p90 on the log1p scale of the growth, never below 0.
 
-        `table` has the feature columns of a dataset. Raises `artifact_validation_failed` when one is missing.
+        No horizon lies below an earlier one of its target. `table` has the feature columns of a dataset. Raises
+        `artifact_validation_failed` when one is missing.
         """
+        return {name: found.quantiles for name, found in self.serve(table).items()}
+
+    def serve(self, table: pa.Table) -> dict[str, Served]:
+        """Per head what `predict` gives, and where it had to be put in order."""
         matrix = self.encoding.matrix(table)
-        return {
-            head.name: conformalise(
-                monotone(np.column_stack([booster.predict(matrix) for booster in head.quantiles])), head.offset
-            )
-            for head in self._heads
-        }
+        found: dict[str, Served] = {}
+        for target in dict.fromkeys(head.target for head in self._heads):
+            group = sorted((head for head in self._heads if head.target == target), key=lambda head: head.horizon_days)
+            raw = [np.column_stack([booster.predict(matrix) for booster in head.quantiles]) for head in group]
+            made = serve(raw, [head.offset for head in group])
+            found |= {head.name: served for head, served in zip(group, made, strict=True)}
+        return found
 
     def point(self, table: pa.Table) -> dict[str, np.ndarray]:
         """Per head float64 [rows]: the forecast under the loss of the training, on the log1p scale."""
@@ -146,10 +156,14 @@ def read_manifest(folder: Path, schemas: SchemaRegistry | None = None) -> dict[s
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError, RecursionError) as exc:
-        raise TrendFlowError("artifact_validation_failed", "The folder holds no readable training manifest.") from exc
+        raise TrendFlowError(
+            "artifact_validation_failed", f"The folder {folder.name!r} holds no readable training manifest."
+        ) from exc
     problems = validate_document(schemas or SchemaRegistry.load(), MANIFEST_SCHEMA, manifest)
     if problems:
-        raise TrendFlowError("artifact_validation_failed", f"The training manifest is invalid: {problems[0]}")
+        raise TrendFlowError(
+            "artifact_validation_failed", f"The training manifest of {folder.name!r} is invalid: {problems[0]}"
+        )
     found: dict[str, Any] = manifest
     return found
 
@@ -168,12 +182,18 @@ def _booster(folder: Path, path: str, sha256: str, natural: bool) -> Booster:
     return load_booster(path, data, natural)
 
 
-def _document(folder: Path, name: str, sha256: str) -> Mapping[str, Any]:
+def verified_file(folder: Path, name: str, sha256: str) -> bytes:
+    """A file of a run folder with the digest its manifest states. Raises `artifact_validation_failed`."""
     try:
         data = (folder / name).read_bytes()
     except OSError as exc:
         raise TrendFlowError("artifact_validation_failed", f"{name} cannot be read.", name=name) from exc
     if sha256_hex(data) != sha256:
         raise TrendFlowError("artifact_validation_failed", f"{name} differs from the manifest.", name=name)
+    return data
+
+
+def _document(folder: Path, name: str, sha256: str) -> Mapping[str, Any]:
+    data = verified_file(folder, name, sha256)
     document: Mapping[str, Any] = yaml.safe_load(data) if name.endswith(".yaml") else json.loads(data)
     return document

@@ -32,8 +32,9 @@ def content_columns(features: tuple[str, ...]) -> tuple[str, ...]:
 def difference(manifest: Mapping[str, Any], features: tuple[str, ...], run: RunInputs) -> str | None:
     """The first way in which the run differs from what the model was trained on, as a sentence; None when it fits.
 
-    Only components whose columns the model reads are compared. A component that failed has no models behind it: its
-    values are missing, which the model knows how to read.
+    A model of metadata alone fits every run. For any other, versions, schemas and models are compared of the components
+    whose columns it reads, and `config_hash`, which covers the parameters of every component, also of those it does not
+    read. A component that failed has no models behind it: its values are missing, which the model knows how to read.
     """
     columns = content_columns(features)
     if not columns or run.content is None:
@@ -60,9 +61,19 @@ def difference(manifest: Mapping[str, Any], features: tuple[str, ...], run: RunI
             if known is None and key != "model_signatures":
                 return f"The model does not say which {what} of {name} it was trained on."
             if known and value and value != known:
-                return f"The model was trained on {name} with {what} {known[:40]}, the run has {value[:40]}."
+                return f"The model was trained on {name} with {what} {_short(known)}, the run has {_short(value)}."
     absent = [column for column in columns if column not in held and column.count("__") == 2]
-    return f"The model reads {absent[0]}, which the feature vector does not have." if absent else None
+    if absent:
+        return f"The model reads {absent[0]}, which the feature vector does not have."
+    if trained["config_hash"] != run.config_hash:  # the same programs, but other parameters
+        expected, found = _short(trained["config_hash"]), _short(run.config_hash)
+        return f"The model was trained on configuration {expected}, the run has {found}."
+    return None
+
+
+def _short(value: str | None) -> str:
+    """Digests as far as a person compares them."""
+    return (value or "unknown")[:40]
 
 
 def require_allowed(manifest: Mapping[str, Any], run: RunInputs, allow_synthetic: bool) -> bool:

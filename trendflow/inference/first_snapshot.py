@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,21 @@ _TEXTS = ("category_id", "language", "channel_id", "title", "description")
 VALUE_NAMES = (*_TIMES, *_NUMBERS, *_FLAGS, *_TEXTS)
 """What `from_values` takes; `at` and `published` are times."""
 
+LARGEST_COUNT = 1e13
+"""Above any counter of the platform by a factor of thirty: the most-watched channel has 3e11 views in all."""
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far the clock of whoever took a snapshot may be ahead."""
+
 _PAIR = re.compile(r"\s*(?P<name>[a-z_0-9]+)\s*=(?P<value>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class FirstSnapshot:
-    """A row of `videos_v1` and its row of `first_snapshots`."""
+    """A row of `videos_v1` and its row of `first_snapshots`; `channel`: its row of `channels_v1`, where it has one."""
 
     video: Mapping[str, Any]
     first: Mapping[str, Any]
+    channel: Mapping[str, Any] | None = None
 
 
 def from_set(found: SnapshotSet, platform_id: str, video_id: str) -> FirstSnapshot | None:
@@ -58,7 +65,8 @@ def from_values(text: str, platform_id: str, video_id: str) -> FirstSnapshot:
     """A snapshot as `views=1200,likes=30,published=2026-03-01T12:00Z,at=2026-03-02T12:00Z`; the rest is unknown.
 
     Times are ISO 8601 and in UTC unless they say otherwise. Texts may not hold a comma here; a file may. Raises
-    `config_invalid` for what cannot be read, with the name of the value and not the value.
+    `config_invalid` for what cannot be read and `input_constraint_violated` for a number that is no count, both with
+    the name of the value and not the value.
     """
     values: dict[str, str] = {}
     for part in text.split(","):
@@ -82,12 +90,30 @@ def from_values(text: str, platform_id: str, video_id: str) -> FirstSnapshot:
     return FirstSnapshot({**ids, **page}, {**ids, **first})
 
 
+def require_possible(snapshot: FirstSnapshot, now: datetime) -> None:
+    """Raises `input_constraint_violated` for a snapshot that nobody can have taken by `now`: of the future, or with
+    counts beyond any that exist. NaN stands for a count that is unknown."""
+    if snapshot.first["t0"] > now + CLOCK_SKEW:
+        raise TrendFlowError("input_constraint_violated", "The first snapshot lies in the future.")
+    for name in COUNTERS:
+        if not math.isnan(snapshot.first[name]):
+            _require_count(name, snapshot.first[name])
+
+
+def _require_count(name: str, value: float) -> None:
+    if not 0 <= value <= LARGEST_COUNT:
+        raise TrendFlowError(
+            "input_constraint_violated",
+            f"The value {name!r} of the first snapshot is negative or larger than any count.",
+        )
+
+
 def _time(name: str, value: str) -> datetime:
     try:
         found = datetime.fromisoformat(value)
-    except ValueError as exc:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
         raise TrendFlowError("config_invalid", f"The time {name!r} of the snapshot is not ISO 8601.") from exc
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _number(name: str, value: str) -> float:
@@ -95,8 +121,9 @@ def _number(name: str, value: str) -> float:
         found = float(value)
     except ValueError as exc:
         raise TrendFlowError("config_invalid", f"The value {name!r} of the snapshot is not a number.") from exc
-    if not 0 <= found < float("inf"):
-        raise TrendFlowError("config_invalid", f"The value {name!r} of the snapshot is not a count.")
+    if math.isnan(found):
+        raise TrendFlowError("input_constraint_violated", f"The value {name!r} of the first snapshot is not a number.")
+    _require_count(name, found)
     return found
 
 

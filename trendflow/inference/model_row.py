@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.leakage import audit, require_clean
+from trendflow.dataset.snapshots.values import utc_time
+from trendflow.dataset.table.columns import DOCUMENT_SEEN, ColumnProvenance
 from trendflow.dataset.table.feature_spec import FeatureSpec
 from trendflow.dataset.table.first_sight import FirstSight, first_sight
 from trendflow.dataset.table.metadata_features import AGE, CAPTURED_WITH_DOCUMENT, CHANNEL_COUNTERS
@@ -58,7 +60,9 @@ def model_row(snapshot: FirstSnapshot, run: RunInputs, spec: FeatureSpec, encodi
         snapshot.video,
         snapshot.first,
         spec.leakage.tolerance_minutes,
+        channel=snapshot.channel,
         media_duration_seconds=run.duration_seconds,
+        run_created_at=utc_time(run.created_at),
     )
     columns = content_columns(encoding.features)
     content = None
@@ -80,17 +84,24 @@ def model_row(snapshot: FirstSnapshot, run: RunInputs, spec: FeatureSpec, encodi
         x0=x0,
         features_total=len(encoding.features),
         features_missing=missing,
-        warnings=_warnings(snapshot, sight, x0, wanted, missing / max(1, len(encoding.features))),
+        warnings=_warnings(snapshot, sight, x0, wanted, provenance, missing / max(1, len(encoding.features))),
     )
 
 
 def _warnings(
-    snapshot: FirstSnapshot, sight: FirstSight, x0: Mapping[str, float], wanted: Collection[str], missing: float
+    snapshot: FirstSnapshot,
+    sight: FirstSight,
+    x0: Mapping[str, float],
+    wanted: Collection[str],
+    provenance: Sequence[ColumnProvenance],
+    missing: float,
 ) -> tuple[str, ...]:
     """What the model would have read and could not."""
+    of_run = {found.column for found in provenance if found.observed_at == DOCUMENT_SEEN}
     found = {
         NO_CHANNEL: not sight.channel_from and not CHANNEL_COUNTERS.keys().isdisjoint(wanted),
-        DOCUMENT_LATE: sight.document_late and not set(CAPTURED_WITH_DOCUMENT).isdisjoint(wanted),
+        DOCUMENT_LATE: (sight.document_late and not set(CAPTURED_WITH_DOCUMENT).isdisjoint(wanted))
+        or (sight.run_document_late and not of_run.isdisjoint(wanted)),
         LIKES_HIDDEN: snapshot.first["likes"] == 0 and np.isnan(x0["likes"]),
         FEW_FEATURES: missing > _HALF,
     }

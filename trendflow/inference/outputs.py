@@ -13,7 +13,7 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.inference.bundle import HeadContributions, ModelBundle
 from trendflow.inference.encoding import column_of
 from trendflow.inference.plain_names import plain_name
-from trendflow.inference.quantiles import NAMES, NOMINAL
+from trendflow.inference.quantiles import NAMES, NOMINAL, Served
 
 COMPARATORS = ("velocity", "loglinear")
 """Formulas every forecast is shown beside."""
@@ -24,6 +24,25 @@ LOW_N = 30
 
 def target_of(head: str) -> str:
     return head.rpartition("_")[0]
+
+
+def model_outputs(served: Mapping[str, Served], x0: Mapping[str, float]) -> dict[str, Any]:
+    """`outputs` of a report from what a model serves of one row. Errors as `head_outputs`.
+
+    `put_in_order` names the heads whose models contradicted each other: their quantiles (`levels`) or the horizons of
+    their target (`horizons`). What is shown of them is the rearranged forecast, see `quantiles.serve`.
+    """
+    heads = {name: head_outputs(found.quantiles[0], x0[target_of(name)]) for name, found in served.items()}
+    shown = {name: found for name, found in served.items() if not heads[name]["masked"]}
+    return {
+        "units": {target: target for target in x0},
+        "scale": "natural",
+        "heads": heads,
+        "put_in_order": {
+            "levels": [name for name, found in shown.items() if found.crossed[0]],
+            "horizons": [name for name, found in shown.items() if found.rearranged[0]],
+        },
+    }
 
 
 def head_outputs(y: np.ndarray, x0: float) -> dict[str, Any]:
@@ -91,7 +110,9 @@ def interval_outputs(bundle: ModelBundle, bucket: str) -> dict[str, Any]:
 
 
 def explanations(bundle: ModelBundle, table: pa.Table, limit: int = DRIVERS) -> dict[str, Any] | None:
-    """What moved each head, on the log1p scale of the point forecast; None for a family that cannot say.
+    """What moved the point forecast of each head, on its log1p scale; None for a family that cannot say.
+
+    The point forecast is a model of its own: it aims at the mean of the log1p gain, p50 at its median.
 
     `base` + all contributions = `prediction`. The largest `limit` are named, `others` sums up the rest.
     """
@@ -102,6 +123,7 @@ def explanations(bundle: ModelBundle, table: pa.Table, limit: int = DRIVERS) -> 
     return {
         "method": "shap",
         "scale": "log1p",
+        "of": "point",
         "heads": {head: _head_drivers(shares, values, limit) for head, shares in found.items()},
     }
 

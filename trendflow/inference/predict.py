@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from trendflow.contracts.schema import SchemaRegistry
 from trendflow.inference.bundle import ModelBundle
 from trendflow.inference.chain import FEATURE_VECTOR, FIRST_SNAPSHOT, TIERS, Candidate, decide
 from trendflow.inference.compatibility import content_columns, difference, require_allowed, spec_of
-from trendflow.inference.first_snapshot import FirstSnapshot
+from trendflow.inference.first_snapshot import FirstSnapshot, require_possible
 from trendflow.inference.model_row import ModelRow, model_row
-from trendflow.inference.outputs import comparator_outputs, explanations, head_outputs, interval_outputs, target_of
+from trendflow.inference.outputs import comparator_outputs, explanations, interval_outputs, model_outputs
 from trendflow.inference.report import REPORT_VERSION, require_valid
 from trendflow.inference.run_inputs import RunInputs
 from trendflow.inference.stages import StageLog
@@ -68,6 +69,8 @@ def predict(request: Request, schemas: SchemaRegistry) -> dict[str, Any]:
     started = utc_now()
     log = StageLog()
     requested = _requested(request)
+    if request.snapshot is not None:
+        require_possible(request.snapshot, datetime.fromisoformat(started))
     allowed = request.allow_synthetic
     # Every model is held to it, also those the chain would not come to.
     stamps = [require_allowed(model.manifest, request.run, allowed) for model in request.models.values()]
@@ -124,12 +127,11 @@ def _answer(bundle: ModelBundle, run: RunInputs, snapshot: FirstSnapshot, log: S
         spec = spec_of(bundle.spec, bundle.manifest)
         row = model_row(snapshot, run, spec, bundle.encoding)
     with log.stage("Heads"):
-        quantiles = bundle.predict(row.table)
+        served = bundle.serve(row.table)
     with log.stage("Postprocess"):
-        heads = {head: head_outputs(found[0], row.x0[target_of(head)]) for head, found in quantiles.items()}
         return _Answer(
             row=row,
-            outputs={"units": {"views": "views", "likes": "likes"}, "scale": "natural", "heads": heads},
+            outputs=model_outputs(served, row.x0),
             comparators=comparator_outputs(bundle, row.table, row.x0),
             interval=interval_outputs(bundle, row.age_bucket),
             explainability=explanations(bundle, row.table),

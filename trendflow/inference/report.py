@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from trendflow.contracts.errors import TrendFlowError
@@ -48,6 +49,9 @@ def _semantics(document: Mapping[str, Any]) -> Iterator[str]:
     for name, heads in (document["comparators"] or {}).items():
         for head in sorted(set(outputs["heads"]) ^ set(heads)):
             yield f"comparators.{name}: {head} is not on both sides."
+    yield from _horizons(outputs["heads"])
+    for name in {*outputs["put_in_order"]["levels"], *outputs["put_in_order"]["horizons"]} - set(outputs["heads"]):
+        yield f"outputs.put_in_order: {name} is no head of the report."
     if not any(not found["masked"] for found in outputs["heads"].values()):
         yield "outputs: every head is masked, which is no prediction."
     for head, found in ((document["explainability"] or {}).get("heads") or {}).items():
@@ -113,6 +117,20 @@ def _head(found: Mapping[str, Any], x0: float | None) -> Iterator[str]:
             yield f"{name} is not absolute_{name}."
     if not _equal(found["delta_p50"], math.expm1(found["y_p50"])):
         yield "delta_p50 is not expm1 of y_p50."
+
+
+def _horizons(heads: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A count only grows, so no quantile of a later horizon lies below that of an earlier one."""
+    whole = (head for head, found in heads.items() if all(found[name] is not None for name in NAMES))
+    shown = sorted(whole, key=_horizon)
+    for early, late in pairwise(shown):
+        if target_of(early) == target_of(late) and any(heads[late][name] < heads[early][name] for name in NAMES):
+            yield f"outputs.heads.{late}: it lies below {early}, which a count cannot."
+
+
+def _horizon(head: str) -> tuple[str, int]:
+    target, _, days = head.rpartition("_")
+    return target, int(days.removesuffix("d"))
 
 
 def _equal(one: float, other: float, tolerance: float = _TOLERANCE) -> bool:

@@ -35,6 +35,7 @@ class RunInputs:
     run_id: str
     created_at: str
     sampling_policy_version: str
+    config_hash: str
     duration_seconds: float | None
     components: Mapping[str, ComponentVersion]
     test_models: tuple[str, ...]
@@ -83,6 +84,7 @@ def read_run_inputs(results: ResultStore, run_path: str) -> RunInputs:
         run_id=block["run_id"],
         created_at=block["created_at"],
         sampling_policy_version=block["sampling_policy_version"],
+        config_hash=block["config_hash"],
         duration_seconds=block["source"].get("duration_sec"),
         components=component_versions(manifest),
         test_models=models_for_tests(manifest),

@@ -20,6 +20,7 @@ from trendflow.contracts.canonical import digest_of
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
 from trendflow.contracts.vocab import Runtime
+from trendflow.contracts.yaml_text import SafeLoader, error_line
 from trendflow.models.plan_identity import PlanIdentity
 from trendflow.models.recipes import COPY
 from trendflow.models.sources import Frozen, Sha256, Source, Version, WeightsFile
@@ -249,11 +250,11 @@ class Catalogue:
     def parse(cls, text: str) -> Catalogue:
         """Raises `config_invalid` (no catalogue) or `model_spec_invalid` (a bad entry), with the line."""
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-            document = yaml.safe_load(text)
+            loader = SafeLoader(text)
+            node = loader.get_single_node()
+            document = None if node is None else loader.construct_document(node)
         except yaml.YAMLError as exc:
-            mark = getattr(exc, "problem_mark", None)
-            raise _config_invalid("not valid YAML", mark.line + 1 if mark else 1) from exc
+            raise _config_invalid("not valid YAML", error_line(exc, text)) from exc
         if not isinstance(document, dict) or node is None:
             raise _config_invalid("the file must hold a mapping", 1)
         if document.get("version") != CATALOGUE_VERSION:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -103,9 +102,3 @@ def _with_text_front(model: OwnedHandle, files: Mapping[str, Path]) -> OwnedHand
     if VOCABULARY in files:
         return PromptEncoderHandle.load(model, files[VOCABULARY])
     return model
-
-
-@functools.cache
-def process_pool(models_dir: Path, threads: int = 0) -> ModelPool:
-    """The pool of this process for one models directory."""
-    return ModelPool(models_dir, threads)

@@ -32,6 +32,7 @@ from trendflow.models.resolve import entry_for_role
 from trendflow.orchestration.checks import DESCRIPTION, VALID, check_stored
 from trendflow.orchestration.costs import record_costs
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.failures import ERROR_TAG
 from trendflow.orchestration.inputs import drop_scratch
 from trendflow.orchestration.metadata import report_metadata, result_metadata, run_metadata
 from trendflow.orchestration.partitions import video_runs
@@ -42,7 +43,6 @@ from trendflow.orchestration.wrapper import blocked_by, finalise, run_component,
 
 OWNERS = ["team:data-engineering"]
 IO_MANAGER_KEY = "artifacts"
-ERROR_TAG = "trendflow/error_code"
 _KINDS = {"segmenter": {"python", "ffmpeg"}, "audio": {"python", "numpy"}, "visual": {"python", "onnx"}}
 MANIFEST, REPORT = "run_manifest", "run_report"
 

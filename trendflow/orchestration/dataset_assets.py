@@ -26,27 +26,32 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.collector.schedule import SchedulePolicy
 from trendflow.dataset.corpus import VECTOR
 from trendflow.dataset.leakage import Finding
+from trendflow.dataset.program import builder_digest
+from trendflow.dataset.stored_tables import StoredTable
 from trendflow.dataset.table.fingerprint import TABLE_VERSION
 from trendflow.dataset.targets import TargetPolicy
+from trendflow.dataset.verdict import CheckVerdict
 from trendflow.orchestration import dataset_metadata as shown
 from trendflow.orchestration.assets import OWNERS
-from trendflow.orchestration.dataset_checks import RULES, DatasetCheck, check_stored_dataset, leakage_check
+from trendflow.orchestration.dataset_checks import RULES, check_stored_dataset, leakage_check
 from trendflow.orchestration.dataset_step import (
     BuildRequest,
     build_stored,
     collect_due,
     configured_files,
+    publish_built,
     store_built,
     store_channels,
     store_snapshots,
     store_targets,
 )
-from trendflow.orchestration.failures import failure
+from trendflow.orchestration.failures import failure, typed_failures
 from trendflow.orchestration.resources import TrendFlowResource
 
 COLLECTED, SNAPSHOTS, TARGETS, CHANNELS = "collected_snapshots", "snapshots", "targets", "channel_enrichment"
 FEATURE_TABLE, TRAINING_DATASET = "feature_table", "training_dataset"
-_GROUP = "dataset"
+# Apart: collecting needs a key of the platform and its own pace; all of the other group can be made at once.
+_COLLECTION, _GROUP = "collection", "dataset"
 
 Results = Iterator[MaterializeResult[Any] | AssetCheckResult]
 
@@ -70,10 +75,11 @@ class SnapshotsConfig(Config):
 class TargetsConfig(Config):
     """How snapshots become targets; see `TargetPolicy`."""
 
-    horizon_tolerance_hours: float = 24.0
-    decrease_policy: Literal["mask", "floor"] = "mask"
-    decrease_tolerance: float = 0.001
-    hidden_likes_min_views: float = 10_000.0
+    horizon_tolerance_hours: float = Field(default=24.0, description="How far a snapshot may lie from its horizon.")
+    decrease_policy: Literal["mask", "floor"] = Field(
+        default="mask", description="A counter that fell has no target, or one of zero."
+    )
+    decrease_tolerance: float = Field(default=0.001, description="Share by which a counter may fall unnoticed.")
 
 
 class DatasetConfig(Config):
@@ -97,16 +103,14 @@ def build_dataset_assets() -> list[AssetsDefinition]:
 def _collected() -> AssetsDefinition:
     @asset(
         name=COLLECTED,
-        group_name=_GROUP,
+        group_name=_COLLECTION,
         owners=OWNERS,
         kinds={"python"},
         description="One run of the collector: the snapshots of followed videos that are due now, in the store.",
     )
     def collected_snapshots(config: CollectorConfig, trendflow: TrendFlowResource) -> MaterializeResult[Any]:
-        try:
+        with typed_failures():
             report = collect_due(trendflow.deployment, SchedulePolicy(cadence_hours=config.cadence_hours))
-        except TrendFlowError as error:
-            raise failure(error) from error
         # An exhausted quota is how the collector is meant to stop; what is left stays due.
         return MaterializeResult(metadata=shown.of_collector(report))
 
@@ -124,14 +128,10 @@ def _snapshots() -> AssetsDefinition:
     )
     def snapshots(config: SnapshotsConfig, trendflow: TrendFlowResource) -> MaterializeResult[Any]:
         deployment = trendflow.deployment
-        try:
+        with typed_failures():
             files = [Path(name) for name in config.files] or configured_files(deployment)
             stored, found = store_snapshots(deployment, files, config.collected)
-        except TrendFlowError as error:
-            raise failure(error) from error
-        return MaterializeResult(
-            data_version=DataVersion(stored.digest), metadata=shown.of_snapshots(deployment, stored, found)
-        )
+        return _made(stored, shown.of_snapshots(deployment, stored, found))
 
     return snapshots
 
@@ -147,13 +147,9 @@ def _targets() -> AssetsDefinition:
     )
     def targets(config: TargetsConfig, trendflow: TrendFlowResource) -> MaterializeResult[Any]:
         deployment = trendflow.deployment
-        try:
+        with typed_failures():
             stored, made = store_targets(deployment, TargetPolicy(**config.model_dump()))
-        except TrendFlowError as error:
-            raise failure(error) from error
-        return MaterializeResult(
-            data_version=DataVersion(stored.digest), metadata=shown.of_targets(deployment, stored, made)
-        )
+        return _made(stored, shown.of_targets(deployment, stored, made))
 
     return targets
 
@@ -169,15 +165,11 @@ def _channels() -> AssetsDefinition:
     )
     def channel_enrichment(context: AssetExecutionContext, trendflow: TrendFlowResource) -> MaterializeResult[Any]:
         deployment = trendflow.deployment
-        try:
+        with typed_failures():
             stored, looked = store_channels(deployment)
-        except TrendFlowError as error:
-            raise failure(error) from error
         if looked.unasked is not None:
             context.log.warning(looked.unasked)
-        return MaterializeResult(
-            data_version=DataVersion(stored.digest), metadata=shown.of_channels(deployment, stored, looked)
-        )
+        return _made(stored, shown.of_channels(deployment, stored, looked))
 
     return channel_enrichment
 
@@ -220,11 +212,17 @@ def _dataset() -> AssetsDefinition:
             built = build_stored(deployment, request)
             stored = store_built(deployment, built)
             checks = check_stored_dataset(deployment, stored, config.min_coverage)
+            unsound = [check for check in checks if not check.sound]
+            if not unsound:
+                publish_built(deployment, stored)
         except TrendFlowError as error:
             if error.error_code == "leakage_violation":
                 findings = [Finding(**found) for found in error.detail.get("findings", [])]
                 yield _check_result(leakage_check(findings, None))
             raise failure(error) from error
+        if unsound:
+            yield from map(_check_result, checks)
+            raise failure(TrendFlowError("artifact_validation_failed", f"{unsound[0].name}: {unsound[0].result}."))
         yield MaterializeResult(
             asset_key=FEATURE_TABLE,
             data_version=DataVersion(shown.feature_digest(built)),
@@ -235,13 +233,18 @@ def _dataset() -> AssetsDefinition:
             data_version=DataVersion(stored.facts["fingerprint"]),
             metadata=shown.of_dataset(deployment, stored, built),
         )
-        for check in checks:
-            yield _check_result(check)
-        unsound = [check for check in checks if not check.sound]
-        if unsound:
-            raise failure(TrendFlowError("artifact_validation_failed", f"{unsound[0].name}: {unsound[0].result}."))
+        yield from map(_check_result, checks)
 
     return dataset_build
+
+
+def _made(stored: StoredTable, metadata: dict[str, Any]) -> MaterializeResult[Any]:
+    return MaterializeResult(data_version=DataVersion(stored.digest), metadata=metadata)
+
+
+def _code_version() -> str:
+    """The form of the tables and the program that fills them."""
+    return f"{TABLE_VERSION}-{builder_digest()[:12]}"
 
 
 def _table_spec(name: str, deps: list[AssetDep], description: str) -> AssetSpec:
@@ -252,12 +255,12 @@ def _table_spec(name: str, deps: list[AssetDep], description: str) -> AssetSpec:
         group_name=_GROUP,
         owners=OWNERS,
         kinds={"parquet"},
-        code_version=TABLE_VERSION,
-        skippable=True,  # a build that the leakage guard stops makes neither
+        code_version=_code_version(),
+        skippable=True,  # a build that the leakage guard or a check stops makes neither
     )
 
 
-def _check_result(check: DatasetCheck) -> AssetCheckResult:
+def _check_result(check: CheckVerdict) -> AssetCheckResult:
     return AssetCheckResult(
         asset_key=TRAINING_DATASET,
         check_name=check.name,

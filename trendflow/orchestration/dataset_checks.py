@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from trendflow.dataset.stored_tables import StoredTable
 from trendflow.dataset.table.columns import FIRST_SEEN, PUBLISHED, ROW_KEY
 from trendflow.dataset.table.reader import Dataset
 from trendflow.dataset.targets import HEADS
+from trendflow.dataset.verdict import CheckVerdict
 from trendflow.orchestration.dataset_step import read_stored
 from trendflow.orchestration.deployment import Deployment
 
@@ -28,18 +28,7 @@ RULES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True)
-class DatasetCheck:
-    """One verdict. `sound` is false where the data are wrong and true where they merely fall short."""
-
-    name: str
-    passed: bool
-    result: str
-    sound: bool = True
-    findings: Sequence[Sequence[str]] = field(default=())
-
-
-def check_stored_dataset(deployment: Deployment, stored: StoredTable, min_coverage: float) -> list[DatasetCheck]:
+def check_stored_dataset(deployment: Deployment, stored: StoredTable, min_coverage: float) -> list[CheckVerdict]:
     """Read the dataset of a record back and judge it by every rule. What cannot be read fails all of them."""
     with tempfile.TemporaryDirectory() as name:
         try:
@@ -48,9 +37,9 @@ def check_stored_dataset(deployment: Deployment, stored: StoredTable, min_covera
             if error.error_class == "transient":
                 raise
             unread = [
-                DatasetCheck(rule, False, "not judged: the files are not in order", sound=False) for rule in RULES
+                CheckVerdict(rule, False, "not judged: the files are not in order", sound=False) for rule in RULES
             ]
-            return [DatasetCheck(FINGERPRINT, False, error.message, sound=False), *unread[1:]]
+            return [CheckVerdict(FINGERPRINT, False, error.message, sound=False), *unread[1:]]
         return [
             _fingerprint(dataset, stored),
             _valid(dataset),
@@ -59,10 +48,10 @@ def check_stored_dataset(deployment: Deployment, stored: StoredTable, min_covera
         ]
 
 
-def leakage_check(findings: Sequence[Finding], n_rows: int | None) -> DatasetCheck:
+def leakage_check(findings: Sequence[Finding], n_rows: int | None) -> CheckVerdict:
     """The verdict of the leakage guard. `n_rows` is None where the build was stopped by it."""
     judged = "the build was stopped" if n_rows is None else f"{n_rows} rows"
-    return DatasetCheck(
+    return CheckVerdict(
         LEAKAGE,
         not findings,
         f"{len(findings)} findings, {judged}",
@@ -71,12 +60,12 @@ def leakage_check(findings: Sequence[Finding], n_rows: int | None) -> DatasetChe
     )
 
 
-def _fingerprint(dataset: Dataset, stored: StoredTable) -> DatasetCheck:
+def _fingerprint(dataset: Dataset, stored: StoredTable) -> CheckVerdict:
     same = dataset.fingerprint == stored.facts["fingerprint"]
-    return DatasetCheck(FINGERPRINT, same, dataset.fingerprint, sound=same)
+    return CheckVerdict(FINGERPRINT, same, dataset.fingerprint, sound=same)
 
 
-def _valid(dataset: Dataset) -> DatasetCheck:
+def _valid(dataset: Dataset) -> CheckVerdict:
     table = dataset.table
     keys = list(zip(*(table[name].to_pylist() for name in ROW_KEY), strict=True))
     problems = []
@@ -91,10 +80,10 @@ def _valid(dataset: Dataset) -> DatasetCheck:
     if early:
         problems.append((FIRST_SEEN, f"lies before the publication in {early} rows"))
     result = f"{len(keys)} rows, {len(dataset.feature_names)} features"
-    return DatasetCheck(VALID, not problems, result, sound=not problems, findings=problems)
+    return CheckVerdict(VALID, not problems, result, sound=not problems, findings=problems)
 
 
-def _mask_coverage(dataset: Dataset, minimum: float) -> DatasetCheck:
+def _mask_coverage(dataset: Dataset, minimum: float) -> CheckVerdict:
     wrong, short = [], []
     for head in HEADS:
         mask = dataset.table[f"mask_{head}"].to_numpy()
@@ -109,6 +98,6 @@ def _mask_coverage(dataset: Dataset, minimum: float) -> DatasetCheck:
         if share < minimum:
             short.append((head, f"{share:.1%} of the videos have a target, fewer than {minimum:.0%}"))
     lowest = min(dataset.metadata["mask_coverage"][head] for head in HEADS)
-    return DatasetCheck(
+    return CheckVerdict(
         MASK_COVERAGE, not wrong and not short, f"{lowest:.1%} at least", sound=not wrong, findings=[*wrong, *short]
     )

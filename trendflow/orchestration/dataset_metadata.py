@@ -43,19 +43,22 @@ def of_collector(report: CollectReport) -> Metadata:
 
 def of_snapshots(deployment: Deployment, stored: StoredTable, found: SnapshotSet) -> Metadata:
     cases = [(rule, found.report.counts[rule], RULES[rule]) for rule in RULES if found.report.counts[rule]]
-    sources = [(source["name"], source["snapshots"]) for source in found.report.as_dict()["sources"]]
+    sources = [
+        (source["name"], source["snapshots"], ", ".join(source.get("ignored_columns", [])))
+        for source in found.report.as_dict()["sources"]
+    ]
     return {
         "videos": found.videos.num_rows,
         "snapshots": found.snapshots.num_rows,
-        "sources": MetadataValue.md(_markdown(("source", "snapshots"), sources)),
+        "sources": MetadataValue.md(_markdown(("source", "snapshots", "ignored columns"), sources)),
         "cases": MetadataValue.md(_markdown(("rule", "cases", "what was done"), cases)),
         **_stored(deployment, stored),
     }
 
 
 def of_targets(deployment: Deployment, stored: StoredTable, made: Targets) -> Metadata:
-    heads = made.report["heads"]
-    rows = [(head, found["n"], f"{found['coverage']:.1%}", _told(found["reasons"])) for head, found in heads.items()]
+    heads = sorted(made.report["heads"].items(), key=lambda item: head_order(item[0]))
+    rows = [(head, found["n"], f"{found['coverage']:.1%}", _told(found["reasons"])) for head, found in heads]
     return {
         "videos": made.table.num_rows,
         "mask_coverage": MetadataValue.md(_markdown(("target", "known", "coverage", "missing"), rows)),
@@ -130,11 +133,10 @@ def _marks(found: Mapping[str, Any]) -> Metadata:
 
 
 def _stored(deployment: Deployment, stored: StoredTable) -> Metadata:
-    first = next(iter(stored.files))
-    return {
-        "digest": stored.digest,
-        "stored": MetadataValue.path(report_location(deployment.store, f"{stored.prefix}/{first}")),
+    files = {
+        name: MetadataValue.path(report_location(deployment.store, f"{stored.prefix}/{name}")) for name in stored.files
     }
+    return {"digest": stored.digest, **files}
 
 
 def _told(counts: Mapping[str, int]) -> str:

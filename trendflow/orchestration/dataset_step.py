@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,13 +23,14 @@ from trendflow.dataset.collector.quota import utc_clock
 from trendflow.dataset.collector.schedule import SchedulePolicy, counts, schedule
 from trendflow.dataset.collector.snapshot_store import SnapshotStore
 from trendflow.dataset.parquet import parquet_bytes
+from trendflow.dataset.program import importer_digest, targets_digest
 from trendflow.dataset.snapshots.importer import READERS, add_files
 from trendflow.dataset.snapshots.observations import Observations
-from trendflow.dataset.snapshots.tables import SnapshotSet, first_snapshots
+from trendflow.dataset.snapshots.tables import KEY, SnapshotSet
 from trendflow.dataset.stored_tables import CHANNELS, DATASET, SNAPSHOTS, TARGETS, StoredTable, TableStore
-from trendflow.dataset.table.build import BuildOptions, BuiltDataset, build_dataset, silent
-from trendflow.dataset.table.contents import ContentSource, Progress
-from trendflow.dataset.table.enrichment import CHANNELS_V1, Enrichment, look_up_channels
+from trendflow.dataset.table.build import BuildOptions, BuiltDataset, build_dataset
+from trendflow.dataset.table.contents import ContentSource, Progress, silent
+from trendflow.dataset.table.enrichment import CHANNELS_V1, Enrichment, look_up_channels, without_statistics
 from trendflow.dataset.table.feature_spec import FeatureSpec
 from trendflow.dataset.table.files import fetch_dataset, store_dataset, write_dataset
 from trendflow.dataset.table.reader import Dataset
@@ -39,7 +39,9 @@ from trendflow.orchestration.deployment import Deployment
 from trendflow.storage.tombstones import Tombstones
 
 if TYPE_CHECKING:
+    from trendflow.config import Settings
     from trendflow.dataset.collector.collect import CollectReport
+    from trendflow.storage.object_store import ObjectStore
 
 _TARGETS_FILE, _REPORT_FILE, _CHANNELS_FILE = "targets.parquet", "target_report.json", "channels.parquet"
 _READERS = 8
@@ -77,9 +79,14 @@ class Looked:
 
 
 def tombstones(deployment: Deployment) -> Tombstones:
-    """The deleted videos of the deployment."""
-    key = deployment.settings.tombstone_key
-    return Tombstones.load(deployment.store, None if key is None else key.get_secret_value().encode())
+    """The deleted videos of the deployment. Errors as `Tombstones.load`."""
+    return load_tombstones(deployment.store, deployment.settings)
+
+
+def load_tombstones(store: ObjectStore, settings: Settings) -> Tombstones:
+    """The deleted videos of a store, told by the key of the settings. Errors as `Tombstones.load`."""
+    key = settings.tombstone_key
+    return Tombstones.load(store, None if key is None else key.get_secret_value().encode())
 
 
 def snapshot_store(deployment: Deployment) -> SnapshotStore:
@@ -130,9 +137,9 @@ def nothing_to_import(deployment: Deployment) -> str | None:
 
 
 def store_snapshots(deployment: Deployment, files: Iterable[Path], collected: bool) -> tuple[StoredTable, SnapshotSet]:
-    """Import files, and what the collector took, as the current snapshots.
+    """Import files, and what the collector took, as the current snapshots; deleted videos stay out, also of files.
 
-    Raises `dependency_missing` when there is nothing to import, and what importing raises.
+    Raises `dependency_missing` when there is nothing to import, what importing raises, and as `require_snapshots`.
     """
     chosen = list(files)
     with_collected = collected and _collected(deployment)
@@ -144,19 +151,33 @@ def store_snapshots(deployment: Deployment, files: Iterable[Path], collected: bo
     add_files(chosen, into)
     if with_collected:
         snapshot_store(deployment).read_into(into)
-    found = into.finish()
+    found = into.finish().without(tombstones(deployment))
+    require_snapshots(found)
     with tempfile.TemporaryDirectory() as name:
         found.write(Path(name))
         contents = {path.name: path.read_bytes() for path in sorted(Path(name).iterdir())}
-    return TableStore(deployment.store).put(SNAPSHOTS, contents), found
+    return TableStore(deployment.store).put(SNAPSHOTS, contents, {"made_by": importer_digest()}), found
+
+
+def require_snapshots(found: SnapshotSet) -> None:
+    """Raise `input_constraint_violated` for an import that left nothing, before it replaces what is there."""
+    if found.videos.num_rows:
+        return
+    cases = ", ".join(f"{count} × {rule}" for rule, count in sorted(found.report.counts.items()) if count)
+    raise TrendFlowError(
+        "input_constraint_violated",
+        f"No snapshot was left to import ({cases or 'none was there'}); nothing was written.",
+    )
 
 
 def read_snapshots(deployment: Deployment) -> tuple[StoredTable, SnapshotSet]:
-    """The current snapshots. Raises `dependency_missing` when there are none."""
-    tables = TableStore(deployment.store)
-    stored = tables.require(SNAPSHOTS)
+    """The current snapshots without videos deleted since. Raises `dependency_missing` when there are no snapshots."""
+    stored, contents = TableStore(deployment.store).current(SNAPSHOTS)
     with tempfile.TemporaryDirectory() as name:
-        return stored, SnapshotSet.read(tables.fetch(stored, Path(name)))
+        for file, data in contents.items():
+            (Path(name) / file).write_bytes(data)
+        found = SnapshotSet.read(Path(name))
+    return stored, found.without(tombstones(deployment))
 
 
 def store_targets(deployment: Deployment, policy: TargetPolicy) -> tuple[StoredTable, Targets]:
@@ -167,7 +188,8 @@ def store_targets(deployment: Deployment, policy: TargetPolicy) -> tuple[StoredT
         _TARGETS_FILE: parquet_bytes(made.table),
         _REPORT_FILE: json.dumps(made.report, allow_nan=False, sort_keys=True).encode(),
     }
-    return TableStore(deployment.store).put(TARGETS, contents, {"made_from": stored.digest}), made
+    facts = {"made_from": stored.digest, "made_by": targets_digest()}
+    return TableStore(deployment.store).put(TARGETS, contents, facts), made
 
 
 def store_channels(deployment: Deployment) -> tuple[StoredTable, Looked]:
@@ -178,8 +200,7 @@ def store_channels(deployment: Deployment) -> tuple[StoredTable, Looked]:
     """
     tables = TableStore(deployment.store)
     made_from, snapshots = read_snapshots(deployment)
-    before = tables.find(CHANNELS)
-    found = Enrichment.none() if before is None else _enrichment(tables.read(before))
+    found = read_channels(deployment)
     unasked = None if deployment.settings.youtube_api_key else _NO_KEY
     if unasked is None:
         from trendflow.dataset.collector.access import open_client
@@ -187,22 +208,86 @@ def store_channels(deployment: Deployment) -> tuple[StoredTable, Looked]:
 
         lookup = ChannelLookup(open_client(deployment.settings, deployment.store), deployment.store)
         found = _earliest(found, look_up_channels(snapshots, lookup))
-    gone = tombstones(deployment)
-    kept = [row for key, row in sorted(found.rows().items()) if key not in gone]
-    looked = Looked(Enrichment(pa.Table.from_pylist(kept, schema=CHANNELS_V1)), _lacking(snapshots), unasked)
+    looked = Looked(found.without(tombstones(deployment)), _lacking(snapshots), unasked)
     contents = {_CHANNELS_FILE: looked.enrichment.to_parquet()}
     return tables.put(CHANNELS, contents, {"made_from": made_from.digest}), looked
+
+
+def read_channels(deployment: Deployment) -> Enrichment:
+    """The current table of channels without deleted videos; an empty one where nobody looked any up."""
+    tables = TableStore(deployment.store)
+    if tables.find(CHANNELS) is None:
+        return Enrichment.none()
+    return _enrichment(tables.current(CHANNELS)[1]).without(tombstones(deployment))
 
 
 def build(
     deployment: Deployment,
     snapshots: SnapshotSet,
-    targets: Targets,
     enrichment: Enrichment | None,
     request: BuildRequest,
     progress: Progress = silent,
 ) -> BuiltDataset:
-    """Build a dataset with the runs of this deployment. Errors as `build_dataset`, `config_invalid` for the request."""
+    """Build a dataset of imported snapshots and their targets, as if deleted videos had never been in them.
+
+    The runs are those of this deployment. Errors as `build_dataset`, `config_invalid` for the request.
+    """
+    gone = tombstones(deployment)
+    kept = snapshots.without(gone)
+    known = None if enrichment is None else enrichment.without(gone)
+    return _build(deployment, kept, build_targets(kept), known, request, progress)
+
+
+def build_stored(deployment: Deployment, request: BuildRequest, progress: Progress = silent) -> BuiltDataset:
+    """Build a dataset of the current snapshots, targets and channels, as if deleted videos had never been in them.
+
+    Raises `artifact_validation_failed` when targets or channels are of other snapshots than the current ones, and when
+    the program that imports, or the one that reckons targets, has changed since it made them.
+    """
+    tables = TableStore(deployment.store)
+    stored, snapshots = read_snapshots(deployment)
+    _require_made_by(stored, importer_digest())
+    contents: dict[str, bytes] = {}
+    for name in (TARGETS, CHANNELS):
+        found, files = tables.current(name)
+        if found.facts.get("made_from") != stored.digest:
+            raise TrendFlowError(
+                "artifact_validation_failed", f"The stored {name} are of other snapshots; make them again first."
+            )
+        if name == TARGETS:
+            _require_made_by(found, targets_digest())
+        contents |= files
+    enrichment = _enrichment(contents).without(tombstones(deployment))
+    return _build(deployment, snapshots, _targets(contents, snapshots), enrichment, request, progress)
+
+
+def store_built(deployment: Deployment, built: BuiltDataset) -> StoredTable:
+    """Keep a dataset in the store for good; the record makes it the current one once it is published."""
+    with tempfile.TemporaryDirectory() as name:
+        prefix = store_dataset(write_dataset(built, Path(name), deployment.schemas), deployment.store)
+    facts = {"prefix": prefix, "fingerprint": built.metadata["dataset_fingerprint"]}
+    return StoredTable(DATASET, facts=facts)
+
+
+def publish_built(deployment: Deployment, stored: StoredTable) -> None:
+    """Make a dataset of the store the current one: from here on training takes it."""
+    TableStore(deployment.store).put(stored.name, facts=stored.facts)
+
+
+def read_stored(deployment: Deployment, stored: StoredTable, folder: Path) -> Dataset:
+    """The dataset of a record, copied into `folder` and verified."""
+    return Dataset.read(fetch_dataset(deployment.store, stored.facts["prefix"], folder), deployment.schemas)
+
+
+def _build(
+    deployment: Deployment,
+    snapshots: SnapshotSet,
+    targets: Targets,
+    enrichment: Enrichment | None,
+    request: BuildRequest,
+    progress: Progress,
+) -> BuiltDataset:
+    """`build` of inputs without deleted videos; of their runs some may still be there."""
     request.require_consistent()
     spec = FeatureSpec.load(request.spec)
     return build_dataset(
@@ -216,38 +301,6 @@ def build(
     )
 
 
-def build_stored(deployment: Deployment, request: BuildRequest, progress: Progress = silent) -> BuiltDataset:
-    """Build a dataset of the current snapshots, targets and channels.
-
-    Raises `artifact_validation_failed` when targets or channels are of other snapshots than the current ones.
-    """
-    tables = TableStore(deployment.store)
-    stored, snapshots = read_snapshots(deployment)
-    contents: dict[str, bytes] = {}
-    for name in (TARGETS, CHANNELS):
-        found = tables.require(name)
-        if found.facts.get("made_from") != stored.digest:
-            raise TrendFlowError(
-                "artifact_validation_failed", f"The stored {name} are of other snapshots; make them again first."
-            )
-        contents |= tables.read(found)
-    targets = Targets(pq.read_table(io.BytesIO(contents[_TARGETS_FILE])), json.loads(contents[_REPORT_FILE]))
-    return build(deployment, snapshots, targets, _enrichment(contents), request, progress)
-
-
-def store_built(deployment: Deployment, built: BuiltDataset) -> StoredTable:
-    """Keep a dataset in the store for good and make it the current one."""
-    with tempfile.TemporaryDirectory() as name:
-        prefix = store_dataset(write_dataset(built, Path(name), deployment.schemas), deployment.store)
-    facts = {"prefix": prefix, "fingerprint": built.metadata["dataset_fingerprint"]}
-    return TableStore(deployment.store).put(DATASET, facts=facts)
-
-
-def read_stored(deployment: Deployment, stored: StoredTable, folder: Path) -> Dataset:
-    """The dataset of a record, copied into `folder` and verified."""
-    return Dataset.read(fetch_dataset(deployment.store, stored.facts["prefix"], folder), deployment.schemas)
-
-
 def _source(deployment: Deployment, request: BuildRequest) -> ContentSource:
     profile = request.profile or deployment.settings.profile
     components = deployment.graph.profile(profile).components
@@ -256,8 +309,24 @@ def _source(deployment: Deployment, request: BuildRequest) -> ContentSource:
     return ContentSource(deployment.results, config_hash, required, request.readers)
 
 
+def _require_made_by(stored: StoredTable, program: str) -> None:
+    if stored.facts.get("made_by") != program:
+        raise TrendFlowError(
+            "artifact_validation_failed",
+            f"The stored {stored.name} were made before the program changed; make them again first.",
+        )
+
+
 def _collected(deployment: Deployment) -> bool:
     return snapshot_store(deployment).holds_any()
+
+
+def _targets(contents: Mapping[str, bytes], snapshots: SnapshotSet) -> Targets:
+    table, report = pq.read_table(io.BytesIO(contents[_TARGETS_FILE])), json.loads(contents[_REPORT_FILE])
+    if all(table[key].equals(snapshots.videos[key]) for key in KEY):
+        return Targets(table, report)
+    # They are of these snapshots before other videos were deleted, and the report names videos as well.
+    return build_targets(snapshots, TargetPolicy.from_mapping(report["policy"]))
 
 
 def _enrichment(contents: Mapping[str, bytes]) -> Enrichment:
@@ -277,9 +346,8 @@ def _earliest(known: Enrichment, answered: Enrichment) -> Enrichment:
 
 
 def _lacking(snapshots: SnapshotSet) -> dict[str, int]:
-    first = first_snapshots(snapshots.snapshots, snapshots.videos)
     named = pc.fill_null(pc.greater(pc.utf8_length(snapshots.videos["channel_id"]), 0), False)
     return {
         "videos_without_channel": int(pc.sum(pc.invert(named)).as_py() or 0),
-        "videos_without_statistics": int(np.isnan(first["channel_subscribers"].to_numpy()).sum()),
+        "videos_without_statistics": len(without_statistics(snapshots)),
     }

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from dagster import Failure, MetadataValue
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dagster import AssetExecutionContext, Failure, MetadataValue
 
 from trendflow.contracts.errors import TrendFlowError
 
+ERROR_TAG = "trendflow/error_code"
+
 
 def failure(error: TrendFlowError) -> Failure:
-    """The failure of an asset that stands for no component; only what may pass by itself is tried again."""
+    """The failure of the asset that runs here, which stands for no component; its code becomes a tag of the run.
+
+    Only what may pass by itself is tried again.
+    """
+    context = AssetExecutionContext.get()
+    context.instance.add_run_tags(context.run.run_id, {ERROR_TAG: error.error_code})
     return Failure(
         description=str(error),
         metadata={
@@ -17,3 +27,12 @@ def failure(error: TrendFlowError) -> Failure:
         },
         allow_retries=error.error_class == "transient",
     )
+
+
+@contextmanager
+def typed_failures() -> Iterator[None]:
+    """Whatever typed error leaves the block fails the asset as `failure` says."""
+    try:
+        yield
+    except TrendFlowError as error:
+        raise failure(error) from error

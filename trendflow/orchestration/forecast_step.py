@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.identity import platform_of, split_partition_key
 from trendflow.dataset.stored_tables import SNAPSHOTS, TableStore
 from trendflow.inference.first_snapshot import FirstSnapshot, from_file, from_set, from_values
@@ -16,7 +18,7 @@ from trendflow.inference.predict import Request, predict, read_models
 from trendflow.inference.report import to_json
 from trendflow.inference.run_inputs import read_run_inputs
 from trendflow.inference.stored_runs import STORE_PREFIX, fetch_run
-from trendflow.orchestration.dataset_step import read_snapshots
+from trendflow.orchestration.dataset_step import read_channels, read_snapshots, tombstones
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import run_path_of
 from trendflow.presentation.prediction_page import render_prediction_page
@@ -47,8 +49,15 @@ def forecast(
 ) -> dict[str, Any]:
     """The prediction report of a stored run. `models` are folders of training runs, at most one of each tier.
 
-    Errors as in `predict`, `read_models` and `read_run_inputs`.
+    What was looked up of the video's channel is used as in training, where it was observed in time. Raises
+    `input_constraint_violated` for a deleted video; other errors as in `predict`, `read_models` and `read_run_inputs`.
     """
+    video_id, _ = split_partition_key(run_key)
+    video = platform_of(video_id), video_id
+    if video in tombstones(deployment):
+        raise TrendFlowError("input_constraint_violated", "The video was deleted; nothing is forecast for it.")
+    if snapshot is not None:
+        snapshot = dataclasses.replace(snapshot, channel=read_channels(deployment).rows().get(video))
     request = Request(
         job_id=job_id or str(uuid.uuid4()),
         run=read_run_inputs(deployment.results, run_path_of(run_key)),
@@ -85,17 +94,38 @@ def store_forecast(deployment: Deployment, document: Mapping[str, Any]) -> Store
     return stored
 
 
-def find_snapshot(source: str, run_key: str) -> FirstSnapshot | None:
+class ChosenSnapshot(NamedTuple):
+    """`snapshot` is None where nobody looked at the video; `origin` says where it was found, or that it was not."""
+
+    snapshot: FirstSnapshot | None
+    origin: str
+
+
+def choose_snapshot(deployment: Deployment, run_key: str, source: str | None) -> ChosenSnapshot:
+    """The first snapshot of a run's video: the one given as `source`, else that of the stored snapshots.
+
+    Raises `dependency_missing` for a file without that video, and what reading a file or the store raises.
+    """
+    if source is None:
+        stored = stored_snapshot(deployment, run_key)
+        return ChosenSnapshot(stored, "none given, none stored" if stored is None else "from the stored snapshots")
+    return ChosenSnapshot(find_snapshot(source, run_key), "as given")
+
+
+def find_snapshot(source: str, run_key: str) -> FirstSnapshot:
     """The first snapshot of a run's video: values as `from_values` takes them, else a file or folder.
 
-    None when the file holds no snapshot of that video. Raises what reading them raises.
+    Raises `dependency_missing` for a file without that video, and what reading it raises.
     """
     video_id, _ = split_partition_key(run_key)
     platform_id = platform_of(video_id)
     path = Path(source)
     if "=" in source and not path.exists():
         return from_values(source, platform_id, video_id)
-    return from_file(path, platform_id, video_id)
+    found = from_file(path, platform_id, video_id)
+    if found is None:
+        raise TrendFlowError("dependency_missing", "The snapshots given hold none of this video.", kind="snapshots")
+    return found
 
 
 def stored_snapshot(deployment: Deployment, run_key: str) -> FirstSnapshot | None:

@@ -16,20 +16,19 @@ from dagster import (
     AssetDep,
     AssetsDefinition,
     Config,
-    Failure,
     MaterializeResult,
     MetadataValue,
     asset,
 )
 from pydantic import Field
 
-from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.schema_docs import markdown_table
 from trendflow.dataset.corpus import VECTOR
 from trendflow.dataset.health_checks import CHECKS
 from trendflow.dataset.health_model import CheckResult
 from trendflow.orchestration.assets import OWNERS
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.failures import typed_failures
 from trendflow.orchestration.health_step import HEALTH, StoredHealth, judge, load_reference, store_report
 from trendflow.orchestration.report_step import report_location
 from trendflow.orchestration.resources import TrendFlowResource
@@ -61,16 +60,10 @@ def build_health_asset() -> AssetsDefinition:
         config: HealthConfig, trendflow: TrendFlowResource
     ) -> Iterator[MaterializeResult[Any] | AssetCheckResult]:
         opened = trendflow.deployment
-        try:
+        with typed_failures():
             reference = None if config.reference is None else load_reference(Path(config.reference), opened.schemas)
             report = judge(opened, config.profile or opened.settings.profile, reference)
             stored = store_report(opened, report)
-        except TrendFlowError as error:
-            raise Failure(
-                description=str(error),
-                metadata={"error_code": MetadataValue.text(error.error_code)},
-                allow_retries=error.error_class == "transient",
-            ) from error
         yield MaterializeResult(asset_key=HEALTH, metadata=_metadata(opened, stored))
         for check in report.checks:
             yield _check_result(check)

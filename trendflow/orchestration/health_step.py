@@ -12,6 +12,7 @@ from trendflow.contracts.schema import SchemaRegistry
 from trendflow.dataset.health import assess, read_corpus
 from trendflow.dataset.health_document import read_reference, to_json
 from trendflow.dataset.health_model import HealthReport, ReferenceReport
+from trendflow.orchestration.dataset_step import tombstones
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import run_path_of
 from trendflow.presentation.health_page import render_health_page
@@ -41,14 +42,17 @@ def load_reference(path: Path, schemas: SchemaRegistry) -> ReferenceReport:
 def judge(
     deployment: Deployment, profile: str, reference: ReferenceReport | None = None, keys: Sequence[str] = ()
 ) -> HealthReport:
-    """The health of the finished runs of a profile, or of those among them that `keys` name.
+    """The health of the finished runs of a profile, or of those among them that `keys` name; deleted videos have none.
 
-    Raises `dependency_missing` when none has a feature vector, `config_invalid` for an unknown profile.
+    Raises `dependency_missing` when none has a feature vector, `config_invalid` for an unknown profile, or when videos
+    were deleted and no key tells which.
     """
     components = deployment.graph.profile(profile).components
     required = [name for name, component in components.items() if component.required]
     paths = [run_path_of(key) for key in keys] or None
-    return assess(read_corpus(deployment.results, deployment.schemas, profile, required, paths), reference)
+    gone = tombstones(deployment)
+    readings = read_corpus(deployment.results, deployment.schemas, profile, required, paths, tombstones=gone)
+    return assess(readings, reference)
 
 
 def store_report(deployment: Deployment, report: HealthReport) -> StoredHealth:

@@ -18,21 +18,19 @@ from pydantic import Field
 
 from trendflow import __version__
 from trendflow.contracts.canonical import digest_of
-from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.schema_docs import markdown_table
 from trendflow.dataset.corpus import VECTOR
-from trendflow.orchestration.assets import ERROR_TAG, OWNERS
+from trendflow.orchestration.assets import OWNERS
 from trendflow.orchestration.dataset_assets import SNAPSHOTS
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.failures import failure
+from trendflow.orchestration.failures import typed_failures
 from trendflow.orchestration.forecast_step import (
     StoredForecast,
+    choose_snapshot,
     content_of,
     find_models,
-    find_snapshot,
     forecast,
     store_forecast,
-    stored_snapshot,
 )
 from trendflow.orchestration.partitions import video_runs
 from trendflow.orchestration.report_step import report_location
@@ -41,7 +39,9 @@ from trendflow.presentation.forecast_texts import head_order, head_title
 from trendflow.presentation.formatting import compact
 
 PREDICTION = "prediction"
-NO_MODEL = "No model is configured: set TRENDFLOW_FORECAST_MODEL, or `models` in the configuration of the run."
+NO_MODEL = (
+    "No model is configured: set TRENDFLOW_FORECAST_MODEL, or `models` of the run, for example to baseline_catboost."
+)
 
 
 class PredictionConfig(Config):
@@ -71,7 +71,8 @@ def build_prediction_asset() -> AssetsDefinition:
         kinds={"python", "html"},
         code_version=__version__,
         output_required=False,
-        description="Views and likes after 7, 14 and 21 days with intervals, drivers and degraded modes, and the page.",
+        description="Views and likes after 7, 14 and 21 days with intervals, drivers and degraded modes, and the page. "
+        "Skipped, with the reason, where no model is configured.",
     )
     def prediction(
         context: AssetExecutionContext, config: PredictionConfig, trendflow: TrendFlowResource
@@ -85,13 +86,11 @@ def build_prediction_asset() -> AssetsDefinition:
                 asset_key=PREDICTION, partition=context.partition_key, metadata={"skipped": NO_MODEL}
             )
             return
-        try:
-            stored = _forecast(opened, context.partition_key, names, config, context.run.run_id)
-        except TrendFlowError as error:
-            context.instance.add_run_tags(context.run.run_id, {ERROR_TAG: error.error_code})
-            raise failure(error) from error
+        with typed_failures():
+            stored, origin = _forecast(opened, context.partition_key, names, config, context.run.run_id)
         yield MaterializeResult(
-            data_version=DataVersion(digest_of(content_of(stored.document))), metadata=_metadata(opened, stored)
+            data_version=DataVersion(digest_of(content_of(stored.document))),
+            metadata={**_metadata(opened, stored), "first_snapshot": origin},
         )
 
     return prediction
@@ -99,11 +98,12 @@ def build_prediction_asset() -> AssetsDefinition:
 
 def _forecast(
     opened: Deployment, run_key: str, names: list[str], config: PredictionConfig, job_id: str
-) -> StoredForecast:
-    snapshot = stored_snapshot(opened, run_key) if config.snapshot is None else find_snapshot(config.snapshot, run_key)
+) -> tuple[StoredForecast, str]:
+    """The forecast, and where its first snapshot comes from."""
+    first, origin = choose_snapshot(opened, run_key, config.snapshot)
     models = find_models(opened, names)
-    document = forecast(opened, run_key, models, snapshot, allow_synthetic=config.allow_synthetic, job_id=job_id)
-    return store_forecast(opened, document)
+    document = forecast(opened, run_key, models, first, allow_synthetic=config.allow_synthetic, job_id=job_id)
+    return store_forecast(opened, document), origin
 
 
 def _metadata(opened: Deployment, stored: StoredForecast) -> dict[str, Any]:

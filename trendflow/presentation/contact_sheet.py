@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from trendflow.presentation.formatting import clock
+from trendflow.presentation.thumbnails import jpeg_within
 
 COLUMNS = 5
 CELL_LONG_SIDE = 256
@@ -53,7 +53,7 @@ def contact_sheet(
         for mark in marks[k] if marks else ():
             _draw_mark(draw, mark, (left, top), cell, font)
         draw.text((left + cell[0] / 2, top + cell[1] + 2), clock(time, 1), fill="#444c5a", font=font, anchor="ma")
-    return _encode(sheet, max_bytes)
+    return jpeg_within(sheet, max_bytes, _QUALITIES)
 
 
 def _draw_mark(
@@ -75,14 +75,3 @@ def _draw_mark(
         place = (box[0] + 3, box[1] + 1)
         draw.rectangle(draw.textbbox(place, mark.label, font=font), fill=mark.color)
         draw.text(place, mark.label, fill="black", font=font)
-
-
-def _encode(image: Image.Image, max_bytes: int) -> bytes:
-    data = b""
-    for quality in _QUALITIES:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=quality, optimize=True)
-        data = buffer.getvalue()
-        if len(data) <= max_bytes:
-            break
-    return data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 _HEAD = re.compile(r"(?P<target>[a-z]+)_(?P<days>\d+)d")
 
@@ -20,6 +21,10 @@ BUCKETS: Mapping[str, str] = {
     "<24h": "younger than a day",
     "1-30d": "1 to 30 days old",
     ">30d": "older than 30 days",
+}
+ORDERS: Mapping[str, str] = {
+    "horizons": "Moved to another horizon",
+    "levels": "Moved to another end of the interval",
 }
 METRICS: Mapping[str, str] = {"spearman": "Spearman", "rmse": "RMSE", "mae": "MAE"}
 FAMILIES: Mapping[str, str] = {
@@ -52,6 +57,16 @@ def head_order(head: str) -> tuple[bool, str, int]:
 
 def comparator_title(name: str) -> str:
     return COMPARATORS.get(name) or name.replace("_", " ").capitalize()
+
+
+def order_lines(document: Mapping[str, Any]) -> list[str]:
+    """Which heads of a prediction report had to be put in order, one sentence per kind of contradiction."""
+    repaired = (document["outputs"] or {}).get("put_in_order") or {}
+    return [
+        f"{what}: {', '.join(map(head_title, sorted(repaired[name], key=head_order)))}."
+        for name, what in ORDERS.items()
+        if repaired.get(name)
+    ]
 
 
 def bucket_title(name: str) -> str:

@@ -22,7 +22,8 @@ Written by `trendflow models table` from the parity reports in `models/parity/`;
 - *Move of scalars* is that of the scalar of the component that changes most: the root mean square of its change over
   the videos, in standard deviations of the scalar over the videos, and its largest change in one of them. The limit is
   0.1 of the first, whose square is the share of variance that the variant adds as noise; the second would grow with the
-  number of videos. A move is unbounded where a constant changes, or what was measured becomes NaN.
+  number of videos. A move is unbounded where a constant changes, or what was measured becomes NaN. Both rest on the
+  videos that are listed with the variant: few of them hold the rarer objects, and a single count can move them.
 - A variant that misses a limit, or is not faster, is not published: it is no entry of the catalogue."""
 
 _METRICS = {

@@ -16,6 +16,7 @@ from trendflow.presentation.forecast_texts import (
     comparator_title,
     head_order,
     head_title,
+    order_lines,
     split_head,
 )
 from trendflow.presentation.formatting import (
@@ -33,6 +34,7 @@ from trendflow.presentation.framed import Framed, LegendItem, log_count_ticks, x
 from trendflow.presentation.pages import asset, render_page
 from trendflow.presentation.series import nice_range
 from trendflow.presentation.svg import Chart
+from trendflow.presentation.texts import warning_text
 
 SYNTHETIC_NOTE = (
     "This forecast rests on made-up training data or on models with random weights. Its numbers mean nothing for a "
@@ -52,7 +54,8 @@ _STEPS = {
 }
 _WARNINGS = {
     "channel_statistics_missing": "the counters of the channel are unknown",
-    "document_captured_late": "its page was captured too long after the first snapshot, so nothing of it is used",
+    "document_captured_late": "its page, or the text handed in with the run, was captured too long after the first "
+    "snapshot, so nothing of it is used",
     "likes_hidden": "likes are hidden, so they are not forecast",
     "most_features_missing": "most features of the model are missing",
 }
@@ -173,10 +176,30 @@ def _messages(document: Mapping[str, Any]) -> list[Message]:
         found.append(
             Message("warning", f"Made by {used}, not by the model that was asked for", "", [_step(s) for s in path])
         )
+    found += _order_messages(document)
     told = [_WARNINGS[name] for name in document["inputs_summary"]["warnings"] if name in _WARNINGS]
+    of_run = [warning_text(name) or name for name in document["inputs_summary"]["warnings"] if name not in _WARNINGS]
+    if of_run:
+        found.append(Message("skipped", "What the run of the video warned of", "", of_run))
     if told:
         found.append(Message("skipped", "What the forecast had to do without", "", [_sentence(text) for text in told]))
     return found
+
+
+def _order_messages(document: Mapping[str, Any]) -> list[Message]:
+    """Where the models contradicted each other, and what is shown instead."""
+    lines = order_lines(document)
+    if not lines:
+        return []
+    return [
+        Message(
+            "warning",
+            "The models contradicted each other, and their forecasts were put in order",
+            "Each quantile of each horizon is a model of its own. Here some had the count fall with time, or the lower "
+            "end above the upper one. The same numbers are taken in ascending order, with the interval around them.",
+            lines,
+        )
+    ]
 
 
 def _step(step: Mapping[str, Any]) -> str:
@@ -262,6 +285,8 @@ def _fan(document: Mapping[str, Any], target: str, heads: list[str]) -> Framed |
         outside = ~((drawn >= y0) & (drawn <= y1)) & np.isfinite(drawn)
         chart.line(days, np.where(outside, np.nan, drawn), f"curve formula formula-{name}")
         chart.dots(days[1:], np.where(outside, np.nan, drawn)[1:], f"dot formula formula-{name}")
+        if (np.diff(values) < 0).any():
+            captions.append(f"{comparator_title(name)} falls: its line is fitted for each horizon alone.")
         if outside.any():
             last = int(np.flatnonzero(outside)[-1])
             captions.append(
@@ -271,7 +296,7 @@ def _fan(document: Mapping[str, Any], target: str, heads: list[str]) -> Framed |
     chart.dots(days, scale(middle), "dot c-picture")
     return Framed(
         svg=chart.render(f"{target.capitalize()} from the first snapshot on"),
-        x_labels=x_labels(chart, [(day, "first snapshot" if day == 0 else f"+{day:.0f} d") for day in days.tolist()]),
+        x_labels=x_labels(chart, [(day, "start" if day == 0 else f"+{day:.0f} d") for day in days.tolist()]),
         y_labels=y_labels(chart, ticks),
         title=f"{target.capitalize()}: {compact(x0)} at the first snapshot",
         legend=[
@@ -351,7 +376,6 @@ def _inputs(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Views at first", _count(seen["x0_views"])),
         ("Likes at first", _count(seen["x0_likes"])),
         ("Age group", MISSING if bucket is None else bucket_title(bucket)),
-        ("Warnings of the run", ", ".join(name for name in seen["warnings"] if name not in _WARNINGS) or "none"),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,8 +52,13 @@ def encode_jpeg(frame: np.ndarray, long_side: int = LONG_SIDE, max_bytes: int = 
     if scale < 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.LANCZOS)
+    return jpeg_within(image, max_bytes, _QUALITIES)
+
+
+def jpeg_within(image: Image.Image, max_bytes: int, qualities: Sequence[int]) -> bytes:
+    """The baseline JPEG of the first of `qualities` that takes at most `max_bytes`, else of the last."""
     data = b""
-    for quality in _QUALITIES:
+    for quality in qualities:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=quality, optimize=True)
         data = buffer.getvalue()

@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from trendflow.presentation.formatting import clock, fixed, number
+from trendflow.presentation.framed import Label, LegendItem
 from trendflow.presentation.run_view import SEGMENTER, RunView
 from trendflow.presentation.series import nice_range, time_ticks, value_range
 from trendflow.presentation.svg import Chart
@@ -30,14 +31,6 @@ class State:
     kind: str
     text: str
     code: str = ""
-
-
-@dataclass(frozen=True)
-class AxisLabel:
-    """Text beside a value axis, `top` percent below the upper edge."""
-
-    top: float
-    text: str
 
 
 @dataclass(frozen=True)
@@ -63,12 +56,6 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Legend:
-    css: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Track:
     """A titled chart. `facts` stand beside the title; `decimals` is the precision of the pointer read-out."""
 
@@ -78,10 +65,10 @@ class Track:
     facts: Sequence[str] = ()
     svg: Markup | None = None
     size: str = "m"
-    y_labels: Sequence[AxisLabel] = ()
+    y_labels: Sequence[Label] = ()
     x_labels: Sequence[TimeLabel] = ()
     lanes: Sequence[Lane] = ()
-    legend: Sequence[Legend] = ()
+    legend: Sequence[LegendItem] = ()
     state: State | None = None
     decimals: int | None = None
 
@@ -165,8 +152,8 @@ def curve(
     return Track(track_id, title, about, facts, svg, "m", axis_labels(ticks, bottom, top), decimals=decimals)
 
 
-def axis_labels(ticks: Sequence[float], low: float, high: float) -> list[AxisLabel]:
-    return [AxisLabel(100 * (high - tick) / (high - low), number(tick, 4)) for tick in ticks]
+def axis_labels(ticks: Sequence[float], low: float, high: float) -> list[Label]:
+    return [Label(100 * (high - tick) / (high - low), number(tick, 4)) for tick in ticks]
 
 
 def rate_axis(values: np.ndarray, least: float) -> float:

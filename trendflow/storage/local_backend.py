@@ -34,12 +34,30 @@ _TEMP_PREFIX = ".tmp-"
 _LOCK_NAME = ".lock"
 _COPY_CHUNK = 8 << 20
 # Bound the race with deletions; a file system that answers ENOENT for ever (/proc does) must not hang the caller.
+# Rounds count too: where one of them takes seconds, a single deletion must not end a write.
 _GIVE_UP_SEC = 5.0
+_GIVE_UP_ROUNDS = 20
 # A deletion that goes round faster than a writer gets from folder to file would win for ever without a random pause.
 _PAUSE_SEC = 0.002
 _CONFIGURATION_ERRORS = frozenset(
     {errno.EACCES, errno.EEXIST, errno.EPERM, errno.EROFS, errno.ENOTSUP, errno.ENOTDIR, errno.EISDIR}
 )
+
+
+class _Patience:
+    """How often a write that lost its folder to a deletion starts again."""
+
+    def __init__(self) -> None:
+        self._give_up = time.monotonic() + _GIVE_UP_SEC
+        self._rounds = 0
+
+    def another_round(self) -> bool:
+        """Pause, then True; False when it is time to give up."""
+        self._rounds += 1
+        if self._rounds > _GIVE_UP_ROUNDS and time.monotonic() > self._give_up:
+            return False
+        time.sleep(random.uniform(0, _PAUSE_SEC))
+        return True
 
 
 # A folder, or a name below an object, is no object: remote stores would not find it either.
@@ -210,7 +228,7 @@ class LocalBackend:
 
         A concurrent `delete_prefix` may remove the folder in between; then the write starts again.
         """
-        give_up = time.monotonic() + _GIVE_UP_SEC
+        patience = _Patience()
         while True:
             parents = _make_folder(path.parent)
             temporary = _temporary(path.parent)
@@ -221,9 +239,8 @@ class LocalBackend:
                     _sync_folder(path.parent)
                 return published
             except FileNotFoundError:
-                if temporary.exists() or time.monotonic() > give_up:
+                if temporary.exists() or not patience.another_round():
                     raise
-                time.sleep(random.uniform(0, _PAUSE_SEC))
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -305,7 +322,7 @@ def _make_folder(folder: Path) -> list[Path]:
     A file in a folder that a crash forgets is lost. A concurrent `delete_prefix` may remove any of them at any moment;
     then the creation starts again.
     """
-    give_up = time.monotonic() + _GIVE_UP_SEC
+    patience = _Patience()
     while True:
         missing = list(itertools.takewhile(lambda path: not path.is_dir(), (folder, *folder.parents)))
         try:
@@ -313,9 +330,8 @@ def _make_folder(folder: Path) -> list[Path]:
                 _make_one_folder(path)
             return [path.parent for path in missing]
         except FileNotFoundError:
-            if time.monotonic() > give_up:
+            if not patience.another_round():
                 raise
-            time.sleep(random.uniform(0, _PAUSE_SEC))
 
 
 def _make_one_folder(folder: Path) -> None:

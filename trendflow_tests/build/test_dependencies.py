@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -66,6 +67,7 @@ def owners_of(module: str, owners: Mapping[str, list[str]]) -> set[str]:
     return {canonicalize_name(name) for name in found}
 
 
+@functools.cache
 def imported_distributions(*folders: Path) -> set[str]:
     owners = metadata.packages_distributions()
     found: set[str] = set()

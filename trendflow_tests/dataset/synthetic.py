@@ -103,6 +103,16 @@ def failing(found: HealthReport, name: str) -> list[str]:
     return [subject.replace(f"{COMPONENT}__", "").replace("__value", "") for subject in subjects]
 
 
+_OF_MEDIA = {
+    "prov_component": COMPONENT,
+    "prov_schema_version": SCHEMA,
+    "prov_producer_version": "1.0.0",
+    "prov_content_digest": "e" * 64,
+    "prov_source_kind": "media",
+    "prov_observed_at": "publish_time",
+}
+
+
 def store_run(
     results: ResultStore,
     values: Mapping[str, float],
@@ -114,8 +124,12 @@ def store_run(
     reasons: Mapping[str, str] | None = None,
     profile: str = "starter",
     finished: bool = True,
+    provenance: Mapping[str, str] | None = None,
 ) -> str:
-    """Store a SYNTHETIC finished run with a feature vector; gives its path."""
+    """Store a SYNTHETIC finished run with a feature vector; gives its path.
+
+    `provenance`: `prov_*` member → what it says of every column instead.
+    """
     identity = RunIdentity("upload", video, run, config_hash, "sampling_v1", "0.1.0")
     results.create_manifest(new_manifest(identity, created_at, profile, {"type": "upload", "sha256": _digest(video)}))
     found = vector(values, reasons)
@@ -124,12 +138,7 @@ def store_run(
         "feature_names": np.array(found.names),
         "feature_values": found.values,
         "feature_present_mask": np.isfinite(found.values),
-        "prov_component": np.array([COMPONENT] * size),
-        "prov_schema_version": np.array([SCHEMA] * size),
-        "prov_producer_version": np.array(["1.0.0"] * size),
-        "prov_content_digest": np.array(["e" * 64] * size),
-        "prov_source_kind": np.array(["media"] * size),
-        "prov_observed_at": np.array(["publish_time"] * size),
+        **{name: np.array([value] * size) for name, value in {**_OF_MEDIA, **(provenance or {})}.items()},
     }
     rows = [
         _row(results, identity, "feature_vector", "feature_vector_npz_v1", arrays, {"absent_features": found.reasons}),

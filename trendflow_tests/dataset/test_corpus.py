@@ -77,6 +77,19 @@ def test_only_named_runs_where_runs_are_named(results: ResultStore) -> None:
     assert caught.value.error_code == "dependency_missing"
 
 
+def test_what_is_left_of_a_deleted_video_is_not_there(store: ObjectStore, results: ResultStore) -> None:
+    paths = [store_run(results, {"a": float(k)}, video=f"synthetic-video-{k}") for k in range(4)]
+    store.put(f"result_store/{paths[3]}/manifest.json", b"{")
+    gone = {("upload", "synthetic-video-1"), ("upload", "synthetic-video-3")}
+    made = read_corpus(results, SCHEMAS, "starter", REQUIRED, tombstones=gone)
+    assert [run.run_path for run in made.corpus.rows] == [paths[0], paths[2]]
+    assert (made.corpus.n_runs, made.corpus.unreadable) == (2, ())
+    np.testing.assert_array_equal(made.table.values, [[0.0], [2.0]])
+    with pytest.raises(TrendFlowError, match="holds no run synthetic-video-1/run-1") as caught:
+        read_corpus(results, SCHEMAS, "starter", REQUIRED, paths[:2], tombstones=gone)
+    assert caught.value.error_code == "dependency_missing"
+
+
 def test_what_cannot_be_read_is_reported_and_hides_nothing(store: ObjectStore, results: ResultStore) -> None:
     paths = [store_run(results, {"a": float(k)}, video=f"synthetic-video-{k}") for k in range(4)]
     store.put(f"result_store/{paths[0]}/manifest.json", b"{")

@@ -73,3 +73,90 @@ def test_what_was_never_put_is_missing(store: ObjectStore) -> None:
     with pytest.raises(TrendFlowError) as missing:
         TableStore(store).require("targets")
     assert missing.value.error_code == "dependency_missing"
+
+
+def overtaken_once(store: ObjectStore, monkeypatch: pytest.MonkeyPatch, rival: bytes) -> list[bytes]:
+    """The next record is written after another writer has published `rival`; empty once that happened."""
+    real, rivals = store.put_if_match, [rival]
+
+    def late(key: str, data: bytes, etag: str) -> bool:
+        if rivals:
+            TableStore(store).put("targets", {"a": rivals.pop()})
+        return real(key, data, etag)
+
+    monkeypatch.setattr(store, "put_if_match", late)
+    return rivals
+
+
+@pytest.mark.parametrize("mine", [b"3", b"1"], ids=["another version", "the version that the other one replaces"])
+def test_of_two_writers_at_once_the_later_one_stands_and_nothing_is_left_over(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, mine: bytes
+) -> None:
+    tables = TableStore(store)
+    tables.put("targets", {"a": b"1"})
+    rivals = overtaken_once(store, monkeypatch, b"2")
+    stored = tables.put("targets", {"a": mine})
+    assert rivals == []
+    assert tables.require("targets") == stored
+    assert tables.read(stored) == {"a": mine}
+    assert keys(store) == sorted([f"{ROOT}/targets/current.json", f"{stored.prefix}/a"])
+
+
+def test_a_writer_that_cleans_up_late_leaves_the_same_version_put_back_by_another(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = TableStore(store)
+    tables.put("targets", {"a": b"1"})
+    real, rivals = store.delete_prefix, [b"1"]
+
+    def late(prefix: str) -> int:
+        if rivals:
+            TableStore(store).put("targets", {"a": rivals.pop()})
+        return real(prefix)
+
+    monkeypatch.setattr(store, "delete_prefix", late)
+    tables.put("targets", {"a": b"2"})
+    assert rivals == []
+    current = tables.require("targets")
+    assert tables.read(current) == {"a": b"1"}
+    assert keys(store) == sorted([f"{ROOT}/targets/current.json", f"{current.prefix}/a"])
+
+
+def test_a_version_without_files_replaces_and_is_replaced(store: ObjectStore) -> None:
+    tables = TableStore(store)
+    other = tables.put("snapshots", {"a": b"1"})
+    tables.put("targets", {"a": b"1"})
+    for step in ("x", "y"):
+        stored = tables.put("targets", facts={"made_from": step})
+        assert tables.current("targets") == (stored, {})
+        assert keys(store) == sorted(
+            [f"{ROOT}/snapshots/current.json", f"{other.prefix}/a", f"{ROOT}/targets/current.json"]
+        )
+
+
+def test_a_reader_that_was_overtaken_finds_the_newer_version_whole(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = TableStore(store)
+    tables.put("targets", {"a": b"1", "b": b"1"})
+    real, rivals = store.get, [b"2"]
+
+    def late(key: str) -> bytes:
+        if key.endswith("/b") and rivals:  # the other file was read already
+            data = rivals.pop()
+            TableStore(store).put("targets", {"a": data, "b": data})
+        return real(key)
+
+    monkeypatch.setattr(store, "get", late)
+    stored, contents = tables.current("targets")
+    assert rivals == []
+    assert (stored, contents) == (tables.require("targets"), {"a": b"2", "b": b"2"})
+
+
+def test_a_file_of_the_current_version_that_is_gone_is_an_error(store: ObjectStore) -> None:
+    tables = TableStore(store)
+    stored = tables.put("targets", {"a": b"1"})
+    store.delete(f"{stored.prefix}/a")
+    with pytest.raises(TrendFlowError, match="lack their file a") as gone:
+        tables.current("targets")
+    assert gone.value.error_code == "artifact_validation_failed"

@@ -279,3 +279,10 @@ def test_the_real_snapshots(data_dir: Path) -> None:
         check(row, [(since.to_pytimedelta(), float(views), float(likes)) for since, views, likes in rows])
     seen = [1357 - found.report["heads"][f"views_{days}d"]["reasons"]["no_snapshot"] for days in (7, 14, 21)]
     assert seen == [331, 314, 301]
+
+
+def test_a_policy_survives_a_turn_as_json() -> None:
+    policy = TargetPolicy(horizon_tolerance_hours=12.0, decrease_policy="floor")
+    document = json.loads(json.dumps(policy.as_dict()))
+    assert TargetPolicy.from_mapping(document) == policy
+    assert document["hidden_likes_min_views"] == 10_000.0

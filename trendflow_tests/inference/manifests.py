@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trendflow.inference.quantiles import METHOD
+
 SHA = "ab" * 32
 HEADS = tuple(f"{target}_{days}d" for target in ("views", "likes") for days in (7, 14, 21))
 QUANTILES = ("p10", "p50", "p90")
@@ -45,6 +47,7 @@ def manifest(
         "created_at": "2026-03-01T12:00:00.000Z",
         "seed": 7,
         "git_commit": "c0ffee42" * 5,
+        "trainer_digest": SHA,
         "model_family": family,
         "model_version": f"{label}baseline_{family}_1.0.0",
         "registry_state": "candidate",
@@ -106,7 +109,7 @@ def manifest(
         "threads": 1,
         "loss": {"name": "rmse", "power": None, "scale": "log1p"},
         "early_stopping": {"rounds": 100, "on": "val"},
-        "quantiles": {"levels": [0.1, 0.5, 0.9], "method": "conformalised quantile regression", "coverage": {}},
+        "quantiles": {"levels": [0.1, 0.5, 0.9], "method": METHOD, "calibrated_on": "val", "coverage": {}},
         "bundles": [_bundle(target, label, family, extension, digests, offset) for target in ("views", "likes")],
         "comparators": {
             "names": ["constant", "channel_median", "velocity", *LINES],

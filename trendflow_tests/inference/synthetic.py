@@ -21,13 +21,14 @@ from trendflow.dataset.table.metadata_features import AGE
 from trendflow.dataset.table.selection import ComponentVersion
 from trendflow.inference.first_snapshot import FirstSnapshot
 from trendflow.inference.run_inputs import RunInputs
-from trendflow_tests.inference.manifests import QUANTILES, manifest, model_path
+from trendflow_tests.inference.manifests import QUANTILES, SHA, manifest, model_path
 
 SCHEMAS = SchemaRegistry.load()
 CUTS = "cut_detection__cuts_per_minute__value"
 LOUDNESS = "loudness_extractor__loudness_integrated_lufs__value"
 METADATA = ("views_0", "likes_0", AGE, "language")
 CONTENT = (CUTS, LOUDNESS)
+SUBSCRIBERS = "channel_subscribers_0"
 PUBLISHED = datetime(2026, 3, 1, 12, tzinfo=UTC)
 T0 = PUBLISHED + timedelta(hours=10)
 SIGNATURE = "cd" * 32
@@ -46,21 +47,32 @@ def spec(content: bool) -> FeatureSpec:
     return FeatureSpec.from_document(document)
 
 
-def write_model(folder: Path, *, content: bool = True, synthetic: bool = False, offset: float = 0.1) -> Path:
+def write_model(
+    folder: Path,
+    *,
+    content: bool = True,
+    channel: bool = False,
+    synthetic: bool = False,
+    offset: float = 0.1,
+    falling: bool = False,
+) -> Path:
     """A training run folder with six heads of LightGBM, each trained for a blink on a SYNTHETIC law.
 
     `synthetic=False` leaves out the label, so that the ways of a real model can be tested; the data are made up still.
+    `falling`: the later the horizon, the less a video has gained, which no count can do. `channel`: it reads the
+    subscribers of the channel.
     """
-    features = (*METADATA, *(CONTENT if content else ()))
+    features = (*METADATA, *(CONTENT if content else ()), *((SUBSCRIBERS,) if channel else ()))
     rng = np.random.default_rng(3)
     views = rng.lognormal(6, 2, _ROWS)
     columns = [views, 0.03 * views * rng.random(_ROWS), rng.uniform(1, 100, _ROWS), rng.integers(0, 4, _ROWS)]
     columns += [rng.gamma(2, 3, _ROWS), rng.normal(-18, 4, _ROWS)] if content else []
+    columns += [rng.lognormal(8, 2, _ROWS)] if channel else []
     matrix = np.column_stack(columns)
     files: dict[str, bytes] = {}
     for target, start in (("views", matrix[:, 0]), ("likes", matrix[:, 1])):
         for days in (7, 14, 21):
-            y = np.log1p(start * days / 20) + 0.3 * rng.normal(size=_ROWS)
+            y = np.log1p(start * (28 - days if falling else days) / 20) + 0.3 * rng.normal(size=_ROWS)
             files[model_path(target, days)] = _fit(matrix, y, {"objective": "regression"})
             for name, level in zip(QUANTILES, (0.1, 0.5, 0.9), strict=True):
                 options = {"objective": "quantile", "alpha": level}
@@ -140,6 +152,7 @@ def run_inputs(**changes: Any) -> RunInputs:
         run_id="run-1",
         created_at="2026-03-01T23:00:00.000Z",
         sampling_policy_version="sampling_v1",
+        config_hash=SHA,
         duration_seconds=62.0,
         components=COMPONENTS,
         test_models=(),

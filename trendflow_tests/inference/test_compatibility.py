@@ -40,6 +40,7 @@ def test_a_run_of_the_same_programs_fits() -> None:
         ({"components": with_component("loudness_extractor", signature="ef" * 32)}, "loudness_extractor with models"),
         ({"components": {"cut_detection": COMPONENTS["cut_detection"]}}, "which the run does not have"),
         ({"sampling_policy_version": "sampling_v2"}, "sampling policy sampling_v1, the run has sampling_v2"),
+        ({"config_hash": "cd" * 32}, f"configuration {'ab' * 20}, the run has {'cd' * 20}"),
         ({"content": content((1.0,), CONTENT[:1])}, "which the feature vector does not have"),
     ],
 )

@@ -32,10 +32,8 @@ def test_values_become_the_rows_an_import_would_give() -> None:
     [
         "views=1200",
         "views=many,published=2026-03-01,at=2026-03-02",
-        "views=-1,published=2026-03-01,at=2026-03-02",
-        "views=inf,published=2026-03-01,at=2026-03-02",
-        "views=nan,published=2026-03-01,at=2026-03-02",
         "views=1,published=yesterday,at=2026-03-02",
+        "views=1,published=0001-01-01T00:00+14:00,at=2026-03-02",
         "views=1,views=2,published=2026-03-01,at=2026-03-02",
         "shares=1,views=1,published=2026-03-01,at=2026-03-02",
         "views=1,published=2026-03-01,at=2026-03-02,made_for_kids=perhaps",
@@ -47,6 +45,17 @@ def test_what_cannot_be_read_is_refused(text: str) -> None:
         from_values(text, "youtube", VIDEO)
     assert caught.value.error_code == "config_invalid"
     assert "many" not in caught.value.message
+
+
+@pytest.mark.parametrize("value", ["-1", "inf", "nan", "1e23"])
+@pytest.mark.parametrize("name", ["views", "likes", "duration_seconds"])
+def test_a_number_that_is_no_count_is_refused_by_name(name: str, value: str) -> None:
+    given = {"views": "1", "published": "2026-03-01", "at": "2026-03-02", name: value}
+    with pytest.raises(TrendFlowError) as caught:
+        from_values(",".join(f"{key}={text}" for key, text in given.items()), "youtube", VIDEO)
+    assert caught.value.error_code == "input_constraint_violated"
+    assert f"'{name}'" in caught.value.message
+    assert value not in caught.value.message.split()
 
 
 def test_a_file_gives_the_earliest_snapshot_of_the_video_asked_for(tmp_path: Path) -> None:

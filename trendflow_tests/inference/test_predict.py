@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from trendflow.inference.model_row import model_row
 from trendflow.inference.predict import Request, predict, read_models
 from trendflow.inference.report import to_json, validate_report
 from trendflow_tests.inference.manifests import HEADS
-from trendflow_tests.inference.synthetic import SCHEMAS, T0, content, run_inputs, snapshot
+from trendflow_tests.inference.synthetic import SCHEMAS, T0, content, run_inputs, snapshot, write_model
 
 CANARY = "canary-7f3e: a title nobody may store"
 OFFSET = 0.1
@@ -39,20 +39,64 @@ def library(folder: Path, path: str, row: list[float]) -> float:
 
 
 def test_every_number_is_that_of_the_library_on_the_features_of_the_video(model: Path) -> None:
-    """Age 10 h, language `en` is the second known level (code 3), p10 and p90 moved by the conformal offset."""
+    """Age 10 h, language `en` is the second known level (code 3), p10 and p90 moved by the conformal offset, and each
+    quantile in ascending order over the horizons."""
     document = ask(model)
     row = [1200.0, 40.0, 10.0, 3.0, 12.0, -16.0]
-    for head, found in document["outputs"]["heads"].items():
-        target, horizon = head.split("_")
-        x0 = {"views": 1200.0, "likes": 40.0}[target]
-        low, middle, high = sorted(
-            library(model, f"models/{target}/{horizon}.{p}.txt", row) for p in ("p10", "p50", "p90")
-        )
-        expected = {"p10": min(low - OFFSET, middle), "p50": middle, "p90": max(high + OFFSET, middle)}
-        for name, y in expected.items():
-            assert found[f"absolute_{name}"] == pytest.approx(x0 + np.expm1(max(y, 0.0)))
+    for target, x0 in (("views", 1200.0), ("likes", 40.0)):
+        expected: dict[str, list[float]] = {"p10": [], "p50": [], "p90": []}
+        for days in (7, 14, 21):
+            low, middle, high = sorted(
+                library(model, f"models/{target}/{days}d.{p}.txt", row) for p in ("p10", "p50", "p90")
+            )
+            expected["p10"].append(min(low - OFFSET, middle))
+            expected["p50"].append(middle)
+            expected["p90"].append(max(high + OFFSET, middle))
+        for name, values in expected.items():
+            for days, y in zip((7, 14, 21), sorted(values), strict=True):
+                found = document["outputs"]["heads"][f"{target}_{days}d"]
+                assert found[f"absolute_{name}"] == pytest.approx(x0 + np.expm1(max(y, 0.0)))
     assert set(document["outputs"]["heads"]) == set(HEADS)
     assert (document["prediction_status"], document["degraded_path"], document["synthetic"]) == ("ok", [], False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"t0": datetime(9999, 12, 31, 23, tzinfo=UTC)}, "lies in the future"),
+        ({"views": 1e23}, "'views'"),
+        ({"likes": -1.0}, "'likes'"),
+        ({"channel_subscribers": float("inf")}, "'channel_subscribers'"),
+    ],
+)
+@pytest.mark.parametrize("requested", [None, "v2"])
+def test_a_snapshot_that_nobody_can_have_taken_is_refused(
+    model: Path, changes: dict[str, Any], said: str, requested: str | None
+) -> None:
+    with pytest.raises(TrendFlowError, match=said) as caught:
+        ask(model, snapshot=snapshot(**changes), requested=requested)
+    assert caught.value.error_code == "input_constraint_violated"
+
+
+def test_a_forecast_that_falls_with_time_is_put_in_order_and_says_so(tmp_path: Path) -> None:
+    """The model of 7 days says more than that of 21; the same numbers are given in ascending order."""
+    folder = write_model(tmp_path, falling=True, offset=0.0)
+    document = ask(folder)
+    row = [1200.0, 40.0, 10.0, 3.0, 12.0, -16.0]
+    said = {
+        days: sorted(library(folder, f"models/views/{days}d.{name}.txt", row) for name in ("p10", "p50", "p90"))[1]
+        for days in (7, 14, 21)
+    }
+    assert said[7] > said[21]
+    heads = document["outputs"]["heads"]
+    given = [heads[f"views_{days}d"]["y_p50"] for days in (7, 14, 21)]
+    assert given == pytest.approx(sorted(said.values()))
+    for name in ("p10", "p50", "p90"):
+        counts = [heads[f"views_{days}d"][name] for days in (7, 14, 21)]
+        assert counts == sorted(counts)
+    assert {"views_7d", "views_21d"} <= set(document["outputs"]["put_in_order"]["horizons"])
+    likes = ask(folder, snapshot=snapshot(views=20_000.0, likes=0.0))["outputs"]["put_in_order"]["horizons"]
+    assert not any(head.startswith("likes") for head in likes), "a masked head has nothing to put in order"
 
 
 def test_formulas_and_coverage_stand_beside_it(model: Path) -> None:
@@ -100,7 +144,13 @@ def test_one_row_is_the_row_a_table_of_many_would_have(model: Path) -> None:
     alone = model_row(shot, run, spec, bundle.encoding).table
     other = snapshot(views=7.0, likes=0.0, language="de", title="Another")
     sights = [
-        first_sight(found.video, found.first, spec.leakage.tolerance_minutes, media_duration_seconds=62.0)
+        first_sight(
+            found.video,
+            found.first,
+            spec.leakage.tolerance_minutes,
+            media_duration_seconds=62.0,
+            run_created_at=T0 + timedelta(hours=1),
+        )
         for found in (other, shot)
     ]
     assert run.content is not None
@@ -169,22 +219,25 @@ def test_a_changed_model_file_is_refused(model: Path, tmp_path: Path) -> None:
 
 
 def test_the_guard_stops_a_feature_that_was_observed_too_late(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A planted leak: content whose provenance says that it was read off a later look at the page."""
+    """A planted leak: content whose provenance says that it was read off a text that came with the run, later."""
     found = content()
     late = dataclasses.replace(found.layout, source_kinds=("document",) * 2, observed_at=("captured_at",) * 2)
-    run = run_inputs(content=dataclasses.replace(found, layout=late))
-    after = snapshot(captured_at=T0 + timedelta(hours=5))
+    read_late = dataclasses.replace(found, layout=late)
+    run = run_inputs(content=read_late, created_at="2026-03-02T03:00:00.000Z")
     # What was captured too late is unknown, hence no leak …
-    assert ask(model, run=run, snapshot=after)["inputs_summary"]["features_missing"] == 3
+    seen = ask(model, run=run)["inputs_summary"]
+    assert (seen["features_missing"], "document_captured_late" in seen["warnings"]) == (2, True)
+    in_time = ask(model, run=run_inputs(content=read_late))["inputs_summary"]
+    assert (in_time["features_missing"], "document_captured_late" in in_time["warnings"]) == (0, False)
     # … and if the rows forgot that, the guard would not.
     real = model_row_module.feature_rows
 
     def forgetful(sights: Any, *rest: Any) -> Any:
-        return real([dataclasses.replace(sight, document_late=False) for sight in sights], *rest)
+        return real([dataclasses.replace(sight, run_document_late=False) for sight in sights], *rest)
 
     monkeypatch.setattr(model_row_module, "feature_rows", forgetful)
     with pytest.raises(TrendFlowError) as caught:
-        ask(model, run=run, snapshot=after)
+        ask(model, run=run)
     assert caught.value.error_code == "leakage_violation"
 
 

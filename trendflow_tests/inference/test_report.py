@@ -64,6 +64,13 @@ def head(document: Document) -> Document:
     return found
 
 
+def twice(document: Document, name: str) -> Document:
+    """A sound head with twice the gain of another."""
+    x0 = float(document["inputs_summary"]["x0_views"])
+    gains = [document["outputs"]["heads"][name][f"delta_{quantile}"] for quantile in ("p10", "p50", "p90")]
+    return head_outputs(np.log1p(2 * np.array(gains)), x0)
+
+
 SPOILT: dict[str, tuple[str, Callable[[Document], Any]]] = {
     "quantiles out of order": ("ok", lambda d: head(d).update(p10=1e9, absolute_p10=1e9, delta_p10=1e9 - 1200)),
     "below the first count": ("ok", lambda d: d["inputs_summary"].update(x0_views=1e9)),
@@ -93,6 +100,8 @@ SPOILT: dict[str, tuple[str, Callable[[Document], Any]]] = {
         "ok",
         lambda d: d["explainability"]["heads"][HEAD]["drivers"][0].update(value="words " * 20),
     ),
+    "a count that falls with time": ("ok", lambda d: d["outputs"]["heads"]["views_14d"].update(twice(d, "views_21d"))),
+    "put in order, but no such head": ("ok", lambda d: d["outputs"]["put_in_order"]["horizons"].append("views_90d")),
     "a real report of a synthetic model": ("ok", lambda d: d["model_used"].update(synthetic=True)),
     "a failed stage that nobody noticed": (
         "ok",

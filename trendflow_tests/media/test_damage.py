@@ -218,7 +218,7 @@ def test_killing_the_parent_ends_its_media_child(clip: Path, tmp_path: Path, rep
     children = [int(pid) for pid in parent.stdout.split()]
     assert len(children) >= 2  # the server and the process that decodes
     alive = [psutil.Process(pid) for pid in children if psutil.pid_exists(pid)]
-    assert psutil.wait_procs(alive, timeout=120)[1] == []
+    assert psutil.wait_procs(alive, timeout=600)[1] == []
     with pytest.raises(TrendFlowError, match="dependency_missing"):
         FramesDir.open(tmp_path / "frames")
     assert segment(request_for(clip, tmp_path / "frames")).source.frames == 300

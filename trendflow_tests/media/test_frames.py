@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -178,6 +177,7 @@ def test_missing_and_altered_objects_are_noticed(store: ObjectStore, segmented: 
     assert not frames_store.is_complete(store, run)
 
 
+# Reads how many writes an upload survives and says how the upload ended, again and again; each is a fork of its own.
 KILLED_UPLOAD = """
 import os, signal, sys
 from pathlib import Path
@@ -185,23 +185,29 @@ from trendflow.media import frames_store
 from trendflow.storage.object_store import ObjectStore
 
 frames_store._PARALLEL = 1  # one write after the other, so that every point can be hit
-left = int(sys.argv[1])
 
 class Dying:
-    def __init__(self, store):
-        self._store = store
+    def __init__(self, store, left):
+        self._store, self._left = store, left
     def __getattr__(self, name):
         method = getattr(self._store, name)
         def call(*args):
-            global left
-            left -= 1
-            if left < 0:
+            self._left -= 1
+            if self._left < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             return method(*args)
         return call
 
-store = ObjectStore.open(sys.argv[2])
-frames_store.upload(Dying(store), sys.argv[3], Path(sys.argv[4]))
+for survived in iter(sys.stdin.readline, ""):
+    child = os.fork()
+    if child == 0:
+        store = ObjectStore.open(sys.argv[1])
+        try:
+            frames_store.upload(Dying(store, int(survived)), sys.argv[2], Path(sys.argv[3]))
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -211,18 +217,19 @@ def test_a_kill_at_any_write_of_an_upload_leaves_nothing_readable(
     url = f"file://{tmp_path}/store"
     store, run = ObjectStore.open(url), IDENTITY.run_path
     writes = 1 + 4 + 2 + 3  # marker removed, batches, audio files, documents
-    for survived in range(writes + 1):
-        process = subprocess.run(
-            [sys.executable, "-c", KILLED_UPLOAD, str(survived), url, run, str(segmented.frames_dir)],
-            cwd=repo_root,
-            env={**os.environ, "PYTHONPATH": str(repo_root)},
-            check=False,
-        )
-        complete = survived == writes
-        assert process.returncode == (0 if complete else -signal.SIGKILL)
-        assert frames_store.is_complete(store, run) is complete
-        if not complete:
-            with pytest.raises(TrendFlowError, match="dependency_missing"):
-                frames_store.download(store, run, tmp_path / "copy")
+    command = [sys.executable, "-c", KILLED_UPLOAD, url, run, str(segmented.frames_dir)]
+    with subprocess.Popen(
+        command, cwd=repo_root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as uploads:
+        assert uploads.stdin is not None
+        assert uploads.stdout is not None
+        for survived in range(writes + 1):
+            print(survived, file=uploads.stdin)
+            complete = survived == writes
+            assert int(uploads.stdout.readline()) == (0 if complete else -signal.SIGKILL)
+            assert frames_store.is_complete(store, run) is complete
+            if not complete:
+                with pytest.raises(TrendFlowError, match="dependency_missing"):
+                    frames_store.download(store, run, tmp_path / "copy")
     frames_store.download(store, run, tmp_path / "copy")
     assert contents(tmp_path / "copy") == contents(segmented.frames_dir)

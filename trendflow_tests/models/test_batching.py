@@ -148,5 +148,8 @@ def test_other_errors_are_not_retried() -> None:
     assert calls == [(0, 8)]
 
 
-def test_the_pause_of_the_policy_is_two_seconds() -> None:
-    assert BatchRunner().pause_s == 2.0
+def test_every_reduction_comes_two_seconds_after_the_failure() -> None:
+    waits: list[float] = []
+    runner = BatchRunner(16, sleep=waits.append)
+    runner.run(16, Device(1), 16)
+    assert waits == [2.0, 2.0, 2.0]

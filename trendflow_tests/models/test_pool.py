@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.models.pool import ModelPool, process_pool
+from trendflow.models.pool import ModelPool
 from trendflow_tests.models.builders import entry_for, onnx_bytes, place
 
 DOUBLE = onnx_bytes([helper.make_node("Add", ["x", "x"], ["y"])])
@@ -32,11 +32,6 @@ def test_a_new_version_is_another_model(tmp_path: Path) -> None:
     first, second = (pool.get(entry) for entry in entries)
     assert first is not second
     assert second.used.model_version == "1.1"
-
-
-def test_the_pool_of_a_process_is_one_per_folder(tmp_path: Path) -> None:
-    assert process_pool(tmp_path / "a") is process_pool(tmp_path / "a")
-    assert process_pool(tmp_path / "a") is not process_pool(tmp_path / "b")
 
 
 def test_unverified_weights_are_never_loaded(tmp_path: Path) -> None:

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from dagster import AssetKey, DagsterInstance
 
@@ -27,6 +19,7 @@ from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.document_input import providing
 from trendflow.orchestration.launch import process_here
 from trendflow_tests.orchestration.command_line import Cli
+from trendflow_tests.orchestration.dagster_server import ENDED, NODES, DagsterServer
 from trendflow_tests.orchestration.runs import TEXT, Submit, write_graph, write_quick_graph
 
 REPO = Path(__file__).resolve().parents[2]
@@ -153,54 +146,6 @@ def test_a_broken_file_fails_its_run_with_a_code_and_skips_the_rest(
     assert not list(deployment.store.list(f"frames_store/{run.run_path}/"))
 
 
-class DagsterServer:
-    """`trendflow ui` as a user starts it: web server and daemon, on a free loopback port."""
-
-    def __init__(self, cli: Cli, port: int) -> None:
-        self.cli = cli
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = (cli.home.parent / "ui.log").open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "trendflow", "ui", "--port", str(port)],
-            cwd=cli.home.parent,
-            env=cli.environment,
-            stdout=self.log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60)
-        answer.raise_for_status()
-        body = answer.json()
-        assert "errors" not in body, body["errors"]
-        return body["data"]
-
-    def wait(self, question: Callable[[], Any], limit: float) -> Any:
-        """The first truthy answer. Fails when the server dies or the time is up."""
-        pause = threading.Event()
-        end = time.monotonic() + limit
-        while time.monotonic() < end:
-            assert self.process.poll() is None, Path(self.log.name).read_text()[-3000:]
-            try:
-                found = question()
-            except httpx.HTTPError:
-                found = None
-            if found:
-                return found
-            pause.wait(0.5)
-        raise AssertionError(Path(self.log.name).read_text()[-3000:])
-
-    def stop(self) -> None:
-        os.killpg(self.process.pid, signal.SIGINT)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
-        self.log.close()
-
-
 @pytest.fixture
 def server(tmp_path: Path, models_dir: Path, free_port: Callable[[], int]) -> Iterator[DagsterServer]:
     graph = write_graph(tmp_path / "component_graph.yaml", "segmenter", "core_clip", "loudness_extractor")
@@ -212,8 +157,6 @@ def server(tmp_path: Path, models_dir: Path, free_port: Callable[[], int]) -> It
         running.stop()
 
 
-NODES = "{ assetNodes { isPartitioned assetKey { path } dependencyKeys { path } } }"
-REPOSITORIES = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 BACKFILL = """
 mutation($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -251,17 +194,16 @@ def test_backfill_from_the_ui_isolates_the_broken_file(
     )["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
 
-    def finished() -> list[dict[str, Any]] | None:
-        runs = server.ask(RUNS, backfill=launched["backfillId"])["runsOrError"]["results"]
-        ended = [run for run in runs if run["status"] in ("SUCCESS", "FAILURE", "CANCELED")]
-        return ended if len(ended) == 3 else None
+    def finished() -> dict[str, tuple[str, str | None]] | None:
+        outcome = {}
+        for run in server.ask(RUNS, backfill=launched["backfillId"])["runsOrError"]["results"]:
+            tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+            if run["status"] in ENDED:
+                outcome[tags["dagster/partition"]] = (run["status"], tags.get("trendflow/error_code"))
+        return outcome if outcome.keys() >= set(keys) else None
 
-    runs = server.wait(finished, 480)
-    outcome = {}
-    for run in runs:
-        tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-        video_id, _ = split_partition_key(tags["dagster/partition"])
-        outcome[video_id.rpartition("-")[0]] = (run["status"], tags.get("trendflow/error_code"))
+    ended = server.wait(finished, 480)
+    outcome = {split_partition_key(key)[0].rpartition("-")[0]: found for key, found in ended.items()}
     assert outcome == {
         "synthetic": ("SUCCESS", None),
         "synthetic2": ("SUCCESS", None),

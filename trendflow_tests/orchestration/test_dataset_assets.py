@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,24 @@ from dagster import (
     build_schedule_context,
 )
 
+from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.snapshots.importer import import_snapshots
-from trendflow.dataset.stored_tables import CHANNELS, DATASET, TableStore
-from trendflow.dataset.targets import build_targets
+from trendflow.dataset.stored_tables import CHANNELS, DATASET, SNAPSHOTS, StoredTable, TableStore
+from trendflow.dataset.table.build import BuiltDataset
 from trendflow.definitions import build_definitions
+from trendflow.orchestration import dataset_assets, dataset_step
 from trendflow.orchestration.dataset_checks import RULES, check_stored_dataset
 from trendflow.orchestration.dataset_step import (
     BuildRequest,
     build,
+    build_stored,
     read_snapshots,
     read_stored,
     snapshot_store,
     store_channels,
     store_snapshots,
 )
+from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.jobs import BUILD_DATASET, COLLECT_SNAPSHOTS
 from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.orchestration.schedules import BUILD_WEEKLY, COLLECT_DAILY
@@ -101,8 +105,7 @@ def test_a_dataset_is_built_stored_and_checked(corpus: Corpus, run: Run) -> None
 
 def test_the_asset_and_the_command_build_the_same_dataset(corpus: Corpus, run: Run) -> None:
     by_asset = data_versions(run(**SYNTHETIC))["training_dataset"]
-    found = import_snapshots([corpus.file])
-    by_command = build(corpus.deployment, found, build_targets(found), None, BuildRequest(synthetic=True))
+    by_command = build(corpus.deployment, import_snapshots([corpus.file]), None, BuildRequest(synthetic=True))
     assert by_command.metadata["dataset_fingerprint"] == by_asset
 
 
@@ -119,11 +122,27 @@ def test_data_versions_follow_the_data(corpus: Corpus, run: Run, tmp_path: Path)
     assert changed == {"snapshots", "targets", "channel_enrichment", "training_dataset"}, "features know no outcome"
 
 
-def test_invented_snapshots_need_permission(run: Run) -> None:
+def test_invented_snapshots_need_permission(corpus: Corpus, run: Run) -> None:
     result = run()
     assert not result.success
     assert failure_metadata(result)["error_code"] == "input_constraint_violated"
     assert "training_dataset" not in materialised(result)
+    with pytest.raises(TrendFlowError, match="--synthetic of the command, or synthetic: true in the configuration"):
+        build_stored(corpus.deployment, BuildRequest())
+
+
+def test_tables_that_another_program_made_are_made_again_first(
+    corpus: Corpus, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(**SYNTHETIC)
+    for name, digest in (("snapshots", "importer_digest"), ("targets", "targets_digest")):
+        with monkeypatch.context() as changed:
+            changed.setattr(dataset_step, digest, lambda: "0" * 64)
+            with pytest.raises(TrendFlowError, match=f"stored {name} were made before the program changed") as caught:
+                build_stored(corpus.deployment, BuildRequest(synthetic=True))
+            assert caught.value.error_code == "artifact_validation_failed"
+            assert run(**SYNTHETIC).success, "the job makes them again"
+        run(**SYNTHETIC)
 
 
 def test_a_planted_leak_fails_its_check_and_the_build(corpus: Corpus, run: Run, tmp_path: Path) -> None:
@@ -140,6 +159,17 @@ def test_a_planted_leak_fails_its_check_and_the_build(corpus: Corpus, run: Run, 
     assert "channel_total_videos_0" in str(found.metadata["findings"].value)
     assert "training_dataset" not in materialised(result)
     assert TableStore(corpus.deployment.store).require(DATASET) == before
+
+
+def test_a_changed_builder_is_another_code_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def versions() -> dict[str, str | None]:
+        specs = [spec for made in dataset_assets.build_dataset_assets() for spec in made.specs]
+        return {spec.key.to_user_string(): spec.code_version for spec in specs}
+
+    before = versions()
+    monkeypatch.setattr(dataset_assets, "builder_digest", lambda: "0" * 64)
+    changed = {name for name, version in versions().items() if version != before[name]}
+    assert changed == {"feature_table", "training_dataset"}
 
 
 def test_few_targets_are_a_warning(run: Run) -> None:
@@ -163,6 +193,43 @@ def test_a_file_that_was_changed_fails_every_check(corpus: Corpus, run: Run) -> 
         corpus.deployment.store.put(key, whole)
     assert [(check.name, check.passed, check.sound) for check in found] == [(rule, False, False) for rule in RULES]
     assert "dataset.parquet is not the file that was written" in found[0].result
+
+
+def test_a_dataset_that_fails_its_checks_is_not_published(
+    corpus: Corpus, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the store between writing and reading back: what was current before stays current."""
+    run(**SYNTHETIC)
+    store, tables = corpus.deployment.store, TableStore(corpus.deployment.store)
+    before = tables.require(DATASET)
+    fewer = tmp_path / corpus.file.name
+    pq.write_table(pq.read_table(corpus.file).slice(40), fewer)  # another dataset, so that this one is written anew
+    real = dataset_assets.store_built
+
+    def damaged(deployment: Deployment, built: BuiltDataset) -> StoredTable:
+        stored = real(deployment, built)
+        key = f"{stored.facts['prefix']}/dataset.parquet"
+        store.put(key, store.get(key)[:-1])
+        return stored
+
+    monkeypatch.setattr(dataset_assets, "store_built", damaged)
+    result = run(snapshots={"files": [str(fewer)]}, **SYNTHETIC)
+    assert not result.success
+    assert failure_metadata(result)["error_code"] == "artifact_validation_failed"
+    assert {name: found.passed for (_, name), found in checked(result).items()} == dict.fromkeys(RULES, False)
+    assert not {"feature_table", "training_dataset"} & set(materialised(result))
+    assert tables.require(DATASET) == before
+
+
+def test_an_import_that_leaves_nothing_replaces_nothing(corpus: Corpus, run: Run, tmp_path: Path) -> None:
+    run(**SYNTHETIC)
+    before = TableStore(corpus.deployment.store).require(SNAPSHOTS)
+    rows = [{**row, "snapshot_time": None} for row in pq.read_table(corpus.file).slice(0, 3).to_pylist()]
+    broken = tmp_path / corpus.file.name
+    pq.write_table(pa.Table.from_pylist(rows), broken)
+    result = run(snapshots={"files": [str(broken)]}, **SYNTHETIC)
+    assert failure_metadata(result)["error_code"] == "input_constraint_violated"
+    assert TableStore(corpus.deployment.store).require(SNAPSHOTS) == before
 
 
 def test_without_snapshots_nothing_runs_and_everything_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,8 +299,9 @@ def test_what_was_observed_of_a_channel_first_stands(tmp_path: Path, monkeypatch
     """A later answer would be refused by the build: it says nothing about the first snapshot."""
     corpus = write_corpus(tmp_path, count=1)
     name = "SYNTHETIC_a"
-    row = {"video_id": name, "snapshot_time": datetime(2026, 1, 10, tzinfo=UTC), "views": 10.0, "likes": 1.0}
-    pq.write_table(pa.Table.from_pylist([{**row, "publish_time": datetime(2026, 1, 9, tzinfo=UTC)}]), corpus.file)
+    now = datetime.now(UTC)
+    row = {"video_id": name, "snapshot_time": now, "views": 10.0, "likes": 1.0}
+    pq.write_table(pa.Table.from_pylist([{**row, "publish_time": now - timedelta(days=1)}]), corpus.file)
     with youtube_server() as server:
         corpus.use(monkeypatch, YOUTUBE_API_KEY=KEY, YOUTUBE_ENDPOINT=server.url)
         server.videos = {name: video(name)}

@@ -51,7 +51,8 @@ def test_the_demo_goes_from_video_to_forecast_and_trains_once(tmp_path: Path, mo
     assert document["synthetic"]
     assert document["prediction_status"] == "ok"
 
-    # The invented corpus is not in the store of the real runs.
+    # The invented corpus is neither in the store of the real runs nor left on the disk.
+    assert not list(cli.home.glob("demo/**/manifest.json"))
     store = ResultStore(ObjectStore.open((cli.home / "store").as_uri()))
     key = next(line.split()[1] for line in first.stdout.splitlines() if line.startswith("run "))
     assert [video for _, video in store.videos()] == [split_partition_key(key)[0]]

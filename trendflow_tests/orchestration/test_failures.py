@@ -17,10 +17,12 @@ from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import open_run, view_run
 from trendflow.orchestration.wrapper import finalise, run_status
 from trendflow_tests.orchestration.runs import (
+    AUDIO,
     Execute,
     Here,
     Submit,
     breaking,
+    fewer_pictures,
     only,
     optional,
     problems,
@@ -76,6 +78,7 @@ def test_a_required_failure_stops_the_run_and_a_second_attempt_repairs_it(
     here: Here,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    with_profile(deployment, fewer_pictures(8, 12))
     run = submit(deployment, clip)
     with monkeypatch.context() as patch:
         breaking(deployment, patch, "core_clip", TrendFlowError("model_load_failed", "The engine refuses the weights."))
@@ -102,6 +105,7 @@ def test_a_result_that_cannot_be_stored_becomes_an_error_row(
     here: Here,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    with_profile(deployment, only(*AUDIO))
     with_profile(deployment, optional("tempo_extractor"))
     real = deployment.results.write_or_adopt
 
@@ -126,12 +130,17 @@ def test_a_preview_that_cannot_be_drawn_costs_nothing_but_the_picture(
     here: Here,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(*arguments: object) -> None:
+    asked: list[object] = []
+
+    def broken(component: str, *arguments: object) -> None:
+        asked.append(component)
         raise RuntimeError("a plotting bug")
 
     monkeypatch.setattr(metadata, "preview_for", broken)
+    with_profile(deployment, only(*AUDIO))
     run = submit(deployment, clip)
     assert here(run) == "success"
+    assert set(asked) == AUDIO
 
 
 def test_a_forced_run_still_proves_that_decoding_is_deterministic(

@@ -66,7 +66,7 @@ def test_a_watcher_is_told_of_every_event_at_once(recorder: DagsterInstance) -> 
     with DagsterInstance.get() as other:
         other.watch_event_logs(run_id, None, watch)
         recorder.report_engine_event("something more", run)
-        assert told.wait(120), seen
+        assert told.wait(600), seen
         other.end_watch_event_logs(run_id, watch)
 
 

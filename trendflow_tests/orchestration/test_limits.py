@@ -43,7 +43,7 @@ def spin(seconds: float) -> None:
         pass
 
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 def spin_on(stop: Callable[[], bool] = lambda: False) -> None:

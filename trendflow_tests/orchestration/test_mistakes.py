@@ -30,6 +30,7 @@ from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import RunContext
 from trendflow.submission.sources import parse_source
 from trendflow_tests.orchestration.conftest import write_clip
+from trendflow_tests.orchestration.runs import AUDIO, only, with_profile
 
 
 def complaint(call: Callable[[], object]) -> TrendFlowError:
@@ -170,20 +171,18 @@ def test_what_sqlite_says_decides_the_code(reason: str, code: str) -> None:
 
 
 def test_a_store_that_takes_nothing_any_more_ends_the_run_with_its_own_code(
-    dagster_home: Path, models_dir: Path, tmp_path: Path, clip: Path, submit: Callable[..., RunContext]
+    deployment: Deployment, clip: Path, submit: Callable[..., RunContext], here: Callable[[RunContext], str]
 ) -> None:
     """Not even the failure of the component can be stored: then the error itself has to say what happened."""
-    from trendflow.definitions import load_job
-
-    deployment = Deployment(Settings(home=tmp_path / "home", models=models_dir, onnx_threads=1))
+    with_profile(deployment, only(*AUDIO))
     run = submit(deployment, clip)
-    folder = tmp_path / "home" / "store" / "result_store" / run.run_path / "segmenter"
+    folder = deployment.settings.home / "store" / "result_store" / run.run_path / "segmenter"
     folder.write_bytes(b"a file where the results of the segmenter belong")
-    error = complaint(lambda: launch.process_here(load_job(), run.identity.partition_key))
+    error = complaint(lambda: here(run))
     assert error.error_code == "config_invalid"
     assert "Not a directory" in error.message or "File exists" in error.message
     folder.unlink()
-    assert launch.process_here(load_job(), run.identity.partition_key) == "success"
+    assert here(run) == "success"
 
 
 # --- the codes of a run in words --------------------------------------------------------------------------------------
@@ -251,7 +250,7 @@ def test_ctrl_c_before_a_run_exists_is_one_sentence(tmp_path: Path, models_dir: 
     assert process.returncode == 130
     assert (printed, complained) == ("", "cancelled: Stopped by the user.\n")
     assert not (tmp_path / "home" / "store" / "result_store").exists()
-    psutil.wait_procs(children, timeout=120)
+    psutil.wait_procs(children, timeout=600)
     assert not any(child.is_running() for child in children)
 
 
@@ -265,7 +264,7 @@ def test_the_media_child_ends_with_its_parent(how: signal.Signals) -> None:
         child = psutil.Process(int(parent.stdout.readline()))
         parent.send_signal(how)
         parent.wait()
-        psutil.wait_procs([child], timeout=120)
+        psutil.wait_procs([child], timeout=600)
         assert not child.is_running()
 
 

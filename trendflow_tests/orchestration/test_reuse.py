@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trendflow.contracts.errors import TrendFlowError
@@ -29,6 +29,7 @@ from trendflow_tests.orchestration.runs import (
     Submit,
     breaking,
     edit_profile,
+    fewer_pictures,
     origins,
     problems,
     replace_code,
@@ -61,6 +62,7 @@ def test_the_key_is_made_of_exactly_these_parts() -> None:
 
 
 @pytest.mark.parametrize("name", PARTS)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_every_part_alone_changes_the_key(name: str, data: st.DataObject) -> None:
     parts = data.draw(st.builds(KeyParts, **PARTS))
@@ -168,6 +170,7 @@ def _parts_of(run: RunContext) -> KeyParts:
 def test_a_second_run_reuses_everything_byte_for_byte(
     deployment: Deployment, clip: Path, submit: Submit, execute: Execute
 ) -> None:
+    with_profile(deployment, fewer_pictures(8, 12))
     first, second = (submit(deployment, clip, document=TEXT) for _ in range(2))
     with providing(first, TEXT):
         before = execute(first)

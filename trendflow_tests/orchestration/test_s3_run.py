@@ -18,7 +18,16 @@ from trendflow.orchestration.report_step import report_key, write_report
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.validation import validate_run
 from trendflow.orchestration.wrapper import finalise, run_status
-from trendflow_tests.orchestration.runs import AUDIO, TEXT, Execute, Submit, digests, origins
+from trendflow_tests.orchestration.runs import (
+    AUDIO,
+    TEXT,
+    Execute,
+    Submit,
+    digests,
+    fewer_pictures,
+    origins,
+    with_profile,
+)
 from trendflow_tests.s3 import s3_client
 
 
@@ -61,6 +70,8 @@ def object_of(deployment: Deployment, key: str) -> bytes:
 def test_a_run_on_s3_gives_the_results_of_a_local_one_and_is_reused(
     deployment: Deployment, remote: Deployment, clip: Path, submit: Submit, execute: Execute
 ) -> None:
+    for where in (deployment, remote):
+        with_profile(where, fewer_pictures(8, 12))
     local, first, second = (submit(where, clip, document=TEXT) for where in (deployment, remote, remote))
     components = [node.name for node in local.enabled]
     assert process(local, execute) == dict.fromkeys(components, "computed")

@@ -9,8 +9,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
 
 def measured(browser: str, page: str, folder: Path) -> Any:
     """What a page that measures itself leaves in its element `out`."""
@@ -22,6 +20,7 @@ def measured(browser: str, page: str, folder: Path) -> Any:
         "--no-sandbox",
         "--disable-gpu",
         "--disable-background-networking",
+        "--disable-dev-shm-usage",  # it dies where that is small, as in most containers
         f"--user-data-dir={folder / 'profile'}",
         "--window-size=1400,1000",
         "--virtual-time-budget=4000",

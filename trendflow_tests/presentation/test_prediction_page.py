@@ -79,6 +79,41 @@ def test_degraded_synthetic_and_unavailable_are_said_first(models: dict[str, Any
     assert not any(head_title(head) in page.visible for head in document["outputs"]["heads"])
 
 
+def test_forecasts_that_were_put_in_order_are_said(document: dict[str, Any]) -> None:
+    changed = copy.deepcopy(document)
+    changed["outputs"]["put_in_order"] = {"horizons": ["views_21d", "views_14d"], "levels": ["likes_7d"]}
+    visible = Page(render_prediction_page(changed)).visible
+    said = visible.index("The models contradicted each other, and their forecasts were put in order")
+    assert said < visible.index("What to expect")
+    assert "Moved to another horizon: Views after 14 days, Views after 21 days." in visible
+    assert "Moved to another end of the interval: Likes after 7 days." in visible
+    changed["outputs"]["put_in_order"] = {"horizons": [], "levels": []}
+    assert "put in order" not in Page(render_prediction_page(changed)).visible
+
+
+def test_warnings_of_the_run_are_told_in_words(document: dict[str, Any]) -> None:
+    assert document["inputs_summary"]["warnings"] == ["sampling_shortfall"]
+    visible = Page(render_prediction_page(document)).visible
+    assert "A component got fewer frames than the minimum it asks for." in visible
+    assert "sampling_shortfall" not in visible
+
+
+def test_a_formula_that_falls_says_why(document: dict[str, Any]) -> None:
+    changed = copy.deepcopy(document)
+    changed["comparators"]["loglinear"]["views_21d"]["absolute"] = 1201.0
+    visible = Page(render_prediction_page(changed)).visible
+    assert "Persistence, count and age falls: its line is fitted for each horizon alone." in visible
+    assert "Velocity so far falls" not in visible
+
+
+def test_drivers_are_those_of_the_point_forecast(document: dict[str, Any]) -> None:
+    assert document["explainability"]["of"] == "point"
+    assert (
+        "what moved the point forecast away from that of an average video"
+        in Page(render_prediction_page(document)).visible
+    )
+
+
 def test_what_is_not_synthetic_does_not_say_so(document: dict[str, Any]) -> None:
     real = {**document, "synthetic": False}
     assert "SYNTHETIC" not in render_prediction_page(real).split("</style>")[1].replace("SYNTHETIC_", "")

@@ -13,6 +13,7 @@ import obstore
 
 from trendflow.contracts.canonical import content_digest
 from trendflow.contracts.manifest import Manifest, component_row_from_meta, find_row, upsert_row
+from trendflow.storage import local_backend
 from trendflow.storage.artifact_index import ArtifactIndex
 from trendflow.storage.object_store import ObjectStore
 from trendflow.storage.result_store import ResultStore
@@ -42,6 +43,12 @@ def create_once(url: str, options: dict[str, str], key: str, writer: int) -> Non
     """Exit code 0 for the writer that created the object, 1 for the others."""
     created = ObjectStore.open(url, options).put_if_absent(key, b"%d" % writer * 100_000)
     raise SystemExit(0 if created else 1)
+
+
+def create_among_deletions(url: str, key: str, writer: int) -> None:
+    """`create_once` by a writer that never gives up; how long that takes is a matter of the machine."""
+    local_backend._GIVE_UP_SEC = float("inf")
+    create_once(url, {}, key, writer)
 
 
 def store_run(url: str, options: dict[str, str], seed: int, second: int) -> dict[str, Any]:

@@ -45,6 +45,8 @@ def predictions(error: float, n: int = 150, seed: int = 0, width: float = 1.3) -
                     "p90": point[i] + width * error,
                     **{name: y[i] + 2 * rng.normal() for name in COMPARATORS},
                     "constant": 5.0,
+                    "crossed": i < 15,
+                    "rearranged": i < 30,
                 }
             )
     return pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -69,6 +71,7 @@ def test_cells_count_rows_channels_and_small_buckets() -> None:
     assert (young["n"], young["low_n"]) == (20, True)
     assert head["model"]["buckets"][">30d"]["rmse"] == {"value": None, "low": None, "high": None}
     assert "previous" not in head["differences"]
+    assert head["repairs"] == {"n": 150, "crossed": 0.1, "rearranged": 0.2}
 
 
 def test_a_model_that_beats_nothing_is_said_to() -> None:
@@ -76,7 +79,7 @@ def test_a_model_that_beats_nothing_is_said_to() -> None:
     checks = {check["name"]: check for check in gate["checks"]}
     assert gate["passed"] is False
     assert checks["beats_comparators"]["verdict"] == "fail"
-    assert "views_21d against loglinear" in checks["beats_comparators"]["detail"]
+    assert {"head": "views_21d", "against": "loglinear"} in checks["beats_comparators"]["failed"]
     assert checks["previous_spearman"]["verdict"] == "not_judged"
 
 
@@ -99,7 +102,7 @@ def test_a_missing_head_fails_the_gate() -> None:
     heads = evaluate(predictions(0.5), 100, 0)
     del heads[NORTH_STAR[0]]
     checks = {check["name"]: check for check in quality_gate(heads)["checks"]}
-    assert "views_14d has no forecast" in checks["beats_comparators"]["detail"]
+    assert {"head": "views_14d", "against": "no_forecast"} in checks["beats_comparators"]["failed"]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from training.config import TrainingConfig
+from training.config import SplitConfig, TrainingConfig, load_config
 from training.fold import fit_fold, fit_inputs
 from training.preprocessing import fit_preprocessing
 from training.selection import permutation_importance, select
@@ -125,3 +128,17 @@ def test_ties_of_importance_are_broken_by_name() -> None:
     importance = np.array([0.5, 0.5, 0.0, 0.5])
     assert select(["b", "a", "m", "c"], [True, True, False, True], importance, 2) == ("b", "a", "m")
     assert select(["b"], [True], np.array([-0.1]), 5) == ()
+
+
+def test_a_shipped_file_of_settings_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = load_config(Path("few_rows_time"), {"seed": 7})
+    assert shipped.split == SplitConfig(method="time", val_point=0.6, test_point=0.8)
+    assert shipped.seed == 7
+    monkeypatch.chdir(tmp_path)
+    Path("few_rows_time").write_text("split: {val_point: 0.3}\n")
+    assert load_config(Path("few_rows_time"), {}).split.val_point == 0.3, "a file of the user comes first"
+    shipped_folder = Path(str(files("training"))) / "configs"
+    for other in ("few_rows_tome", f"../{shipped_folder.name}/few_rows_rolling", shipped_folder / "few_rows_rolling"):
+        with pytest.raises(TrendFlowError) as failed:
+            load_config(Path(other), {})
+        assert failed.value.error_code == "config_invalid"

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ import yaml
 from dagster import AssetKey, DagsterInstance, Definitions, ExecuteInProcessResult
 
 from training.assets import BASELINES, TrainingResource
+from training.config import FamilyName
 from training.definitions import TRAIN_BASELINES, build_definitions
+from training.program import trainer_digest
 from training.rules import RULES
+from training.run import plan_split
 from training.split_table import verify_split
 from trendflow.contracts.canonical import sha256_hex
 from trendflow.dataset.stored_tables import DATASET, TableStore
@@ -36,20 +39,13 @@ from trendflow_tests.orchestration.corpus import (
     materialised,
     write_corpus,
 )
+from trendflow_tests.training.quick import DIVISION, QUICK, SETTINGS
 
 # Training takes seconds, so it happens once, on the worker that has all of these tests.
 pytestmark = pytest.mark.xdist_group("locations")
 
 RUN_KEY = "SYNTHETIC_video_000007/SYNTHETIC_run"
-QUICK = {"hyperparameters": {"iterations": 6, "learning_rate": 0.3}, "resamples": 100, "ablation": False}
-SETTINGS = {
-    "catboost": {**QUICK, "hyperparameters": {**QUICK["hyperparameters"], "depth": 2}, "max_content_features": None},
-    "lightgbm": {**QUICK, "max_content_features": None},
-}
-DIVISION = {
-    "split": {"val_point": 0.5, "test_point": 0.75, "min_rows": 10, "min_head_rows": 8},
-    "golden": {"max_share": 0.02},
-}
+MADE_OF_DATA = ("splits", "baseline_catboost", "baseline_lightgbm", "evaluation", "model_card")
 
 
 @dataclass(frozen=True)
@@ -120,6 +116,7 @@ def test_the_second_location_trains_on_the_dataset_of_the_first(both: Both) -> N
         assert bundle.synthetic
         assert folder.name.startswith(f"SYNTHETIC_{family}-")
         assert bundle.manifest["dataset"]["dataset_fingerprint"] == fingerprint
+        assert bundle.manifest["model_version"].endswith(f"+{bundle.manifest['trainer_digest'][:12]}")
         assert bundle.manifest["config"]["resamples"] == QUICK["resamples"]
         assert bundle.manifest["config"]["hyperparameters"] == SETTINGS[family]["hyperparameters"]
         stored = both.corpus.deployment.store.get(f"training/{folder.name}/metrics.json")
@@ -168,6 +165,20 @@ def test_evaluation_card_and_reports_are_stored_and_stamped(both: Both) -> None:
         page = store.get(f"training/{folder.name}/report.html").decode()
         assert "SYNTHETIC" in page
         assert page.encode() == (folder / "report.html").read_bytes(), "rendering again changes nothing"
+    made = materialised(both.trained)
+    for name in (*MADE_OF_DATA, "training_report"):
+        assert made[name].metadata["SYNTHETIC"].value is True
+
+
+@pytest.mark.parametrize("name", [*MADE_OF_DATA, "training_report"])
+def test_settings_that_are_wrong_fail_every_asset_with_their_code(
+    both: Both, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    job = build_definitions(TrainingResource(artifacts=str(both.artifacts))).resolve_job_def(TRAIN_BASELINES)
+    monkeypatch.setenv("TRENDFLOW_PRODUCTION", "perhaps")
+    result = job.execute_in_process(instance=both.instance, asset_selection=[AssetKey(name)], raise_on_error=False)
+    assert not result.success
+    assert failure_metadata(result)["error_code"] == "config_invalid"
 
 
 def test_nothing_new_trains_nothing(both: Both) -> None:
@@ -183,11 +194,15 @@ def test_nothing_new_trains_nothing(both: Both) -> None:
 
 def test_retraining_on_request_gives_the_same_models(both: Both, tmp_path: Path) -> None:
     shutil.copytree(both.artifacts, tmp_path / "artifacts")
-    result = _train(tmp_path / "artifacts", both.instance, baseline_lightgbm={"retrain": True})
+    names = [f"baseline_{family}" for family in BASELINES]
+    result = _train(tmp_path / "artifacts", both.instance, **{name: {"retrain": True} for name in names})
     made = materialised(result)
-    assert made["baseline_lightgbm"].metadata["reused"].value is False
-    assert made["baseline_catboost"].metadata["reused"].value is True
-    assert data_versions(result)["baseline_lightgbm"] == data_versions(both.trained)["baseline_lightgbm"]
+    for name in names:
+        assert made[name].metadata["reused"].value is False
+        assert data_versions(result)[name] == data_versions(both.trained)[name]
+        before, after = (made[name].metadata["training_run_id"].value for made in (materialised(both.trained), made))
+        assert before != after
+    both.train()  # the runs of the module are the current ones again
 
 
 def test_a_leak_planted_in_the_dataset_is_caught_before_anything_is_fitted(both: Both, tmp_path: Path) -> None:
@@ -221,20 +236,72 @@ def test_a_leak_planted_in_the_dataset_is_caught_before_anything_is_fitted(both:
     assert not {name for name in materialised(result) if name.startswith("baseline_")}
 
 
-def test_a_forecast_of_the_trained_model(both: Both) -> None:
-    folder = both.runs()["catboost"]
-    for model in (str(folder), f"training/{folder.name}", "baseline_catboost"):
+def test_a_run_that_is_unsound_does_not_become_the_current_one(both: Both, tmp_path: Path) -> None:
+    """The run is found again on disk, but its division is no longer the one it was trained on."""
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(both.artifacts, artifacts)
+    (artifacts / both.runs()["catboost"].name / "splits.parquet").write_bytes(b"other bytes")
+    tables = TableStore(both.corpus.deployment.store)
+    trained = tables.require("baseline_catboost")
+    try:
+        former = tables.put("baseline_catboost", facts={**trained.facts, "run_id": "SYNTHETIC_former_run"})
+        result = _train(artifacts, both.instance)
+        assert tables.require("baseline_catboost") == former
+    finally:
+        tables.put("baseline_catboost", facts=trained.facts)
+    assert not result.success
+    assert failure_metadata(result)["error_code"] == "artifact_validation_failed"
+    assert "baseline_catboost" not in materialised(result)
+    found = {check: done for (asset, check), done in checked(result).items() if asset == "baseline_catboost"}
+    assert set(found) == set(RULES)
+    assert not found["split_disjointness"].passed
+    assert found["split_disjointness"].severity.value == "ERROR"
+    assert found["stored_models"].passed
+
+
+def test_a_division_that_is_not_proven_does_not_become_the_current_one(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = TableStore(both.corpus.deployment.store)
+    before = tables.require("splits")
+    table = pq.read_table(pa.BufferReader(tables.read(before)["splits.parquet"]))
+    rows = table.to_pylist()
+    first = next(row for row in rows if row["part"] == "train")
+    other = next(row for row in rows if row["part"] == "test")
+    other["channel_id"] = first["channel_id"]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), sink)
+    file = sink.getvalue().to_pybytes()
+    monkeypatch.setattr("training.steps.plan_split", lambda data, config: replace(plan_split(data, config), file=file))
+    result = both.train()
+    assert not result.success
+    assert failure_metadata(result)["error_code"] == "leakage_violation"
+    assert tables.require("splits") == before
+    assert "splits" not in materialised(result)
+    proof = checked(result)["splits", "split_disjointness"]
+    assert not proof.passed
+    assert "channels of both train and test" in str(proof.metadata["result"].value)
+
+
+@pytest.mark.parametrize("family", BASELINES)
+def test_a_forecast_of_the_trained_model(both: Both, family: FamilyName) -> None:
+    folder = both.runs()[family]
+    for model in (str(folder), f"training/{folder.name}", f"baseline_{family}"):
         result = _forecast(both, models=[model], allow_synthetic=True)
         assert result.success
         made = materialised(result)[PREDICTION]
         assert made.partition == RUN_KEY
         assert made.metadata["SYNTHETIC"].value is True
         assert made.metadata["model"].value == folder.name
+        assert made.metadata["first_snapshot"].value == "from the stored snapshots"
     video_id, _, run_id = RUN_KEY.partition("/")
     place = f"render_cache/upload/{video_id}/{run_id}"
     document = json.loads(both.corpus.deployment.store.get(f"{place}/prediction_report.json"))
     assert document["synthetic"]
-    assert document["outputs"]["heads"]
+    assert document["model_used"]["model_family"] == family
+    bundle = ModelBundle.read(folder)
+    assert set(document["outputs"]["heads"]) == set(bundle.heads)
+    assert set(document["explainability"]["heads"]) == set(bundle.heads)
     page = both.corpus.deployment.store.get(f"{place}/forecast.html").decode()
     assert "SYNTHETIC" in page
     again = _forecast(both, models=[str(folder)], allow_synthetic=True)
@@ -248,11 +315,17 @@ def test_a_forecast_of_the_trained_model(both: Both) -> None:
         ({"models": ["../no run"], "allow_synthetic": True}, "weights_missing"),
         ({"models": ["baseline_other"], "allow_synthetic": True}, "weights_missing"),
         ({"models": ["{model}"]}, "model_spec_invalid"),
+        ({"models": ["{model}"], "allow_synthetic": True, "snapshot": "of other videos"}, "dependency_missing"),
     ],
 )
-def test_a_forecast_that_cannot_be_made_fails_with_its_code(both: Both, config: dict[str, Any], code: str) -> None:
-    model = both.runs()["catboost"].name
-    result = _forecast(both, **{**config, "models": [name.format(model=model) for name in config["models"]]})
+def test_a_forecast_that_cannot_be_made_fails_with_its_code(
+    both: Both, tmp_path: Path, config: dict[str, Any], code: str
+) -> None:
+    model, others = both.runs()["catboost"].name, tmp_path / "others.csv"
+    others.write_text("video_id,snapshot_time,views\nanother-video,2026-03-01T22:00Z,5\n")
+    names = [name.format(model=model) for name in config["models"]]
+    snapshot = {"snapshot": str(others)} if "snapshot" in config else {}
+    result = _forecast(both, **{**config, "models": names, **snapshot})
     assert not result.success
     assert failure_metadata(result)["error_code"] == code
 
@@ -287,6 +360,7 @@ def test_lineage_crosses_the_locations(both: Both) -> None:
     graph = second.resolve_asset_graph()
     assert not graph.get(AssetKey("training_dataset")).is_executable
     assert graph.get(AssetKey("splits")).parent_keys == {AssetKey("training_dataset")}
+    assert str(graph.get(AssetKey("splits")).code_version).endswith(f"+{trainer_digest()[:12]}")
     assert first.resolve_asset_graph().get(AssetKey("training_dataset")).is_executable
 
 
@@ -311,6 +385,7 @@ class Absent:
             raise ImportError(name)
 
 sys.meta_path.insert(0, Absent())
+from training.config import FamilyName
 from training.definitions import defs
 
 assert len(defs.resolve_asset_graph().get_all_asset_keys()) == 7

@@ -64,7 +64,8 @@ def test_the_command_trains_on_real_snapshots(dataset_folder: Path, repo_root: P
 
 def test_mistakes_are_one_sentence_and_an_exit_code(dataset_folder: Path, repo_root: Path, tmp_path: Path) -> None:
     unknown = training("train", str(dataset_folder), "--family", "oracle", cwd=repo_root)
-    assert (unknown.returncode, unknown.stderr.splitlines()[-1]) == (2, "config_invalid: Unknown families: oracle.")
+    assert unknown.returncode == 2
+    assert unknown.stderr.startswith("config_invalid: Unknown families: oracle; known ones: ")
     absent = training("train", str(tmp_path), cwd=repo_root)
     assert absent.returncode == 3
     assert absent.stderr.splitlines()[-1].startswith("dependency_missing: ")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -97,6 +99,75 @@ def test_the_bundle_predicts_what_the_run_predicted(run: TrainingRun, dataset_fo
             assert values[at] == pytest.approx(row[name], abs=1e-12)
     for made in quantiles.values():
         assert (np.diff(made, axis=1) >= 0).all()
+
+
+def test_no_written_forecast_falls_with_time(run: TrainingRun) -> None:
+    """What is judged is what would be shown: per video, every quantile rises over the horizons."""
+    table = pq.read_table(run.folder / "predictions.parquet").to_pandas()
+    table["days"] = table["horizon"].str.removesuffix("d").astype(int)
+    ordered = table.sort_values("days").groupby(["video_id", "target"])[["p10", "p50", "p90"]]
+    assert (ordered.diff().dropna() >= 0).all(axis=None)
+    told = {name: found["repairs"] for name, found in run.metrics["heads"].items()}
+    for (target, horizon), rows in table.groupby(["target", "horizon"]):
+        shares = {name: rows[name].mean() for name in ("crossed", "rearranged")}
+        assert told[f"{target}_{horizon}"] == {"n": len(rows), **shares}
+    assert any(found["rearranged"] > 0 for found in told.values()), "the models of this test do contradict each other"
+
+
+def test_offsets_are_calibrated_on_forecasts_in_order(run: TrainingRun, dataset_folder: Path) -> None:
+    """By hand: val forecasts of the stored files sorted over levels and horizons, and the order statistic of CQR."""
+    bundle, table = ModelBundle.read(run.folder), Dataset.read(dataset_folder).table
+    matrix = bundle.encoding.matrix(table)
+    division = pq.read_table(run.folder / "splits.parquet").to_pandas()
+    last = division[division["fold"] == division["fold"].max()]
+    val = table.column("video_id").to_pandas().isin(last.loc[last["part"] == "val", "video_id"]).to_numpy()
+    for target in run.manifest["bundles"]:
+        raw = [
+            [
+                lightgbm.Booster(model_file=run.folder / found["path"]).predict(matrix)
+                for found in horizon["quantile_models"].values()
+            ]
+            for horizon in target["horizons"]
+        ]
+        ordered = np.sort(np.sort(np.maximum(raw, 0), axis=1), axis=0)  # [horizons, levels, rows]
+        for (low, _, high), horizon in zip(ordered, target["horizons"], strict=True):
+            y = table.column(horizon["target_col"]).to_numpy()
+            judged = val & (table.column(horizon["mask_col"]).to_numpy() == 1)
+            assert judged.sum() == horizon["n_val"]
+            scores = np.sort(np.maximum(low - y, y - high)[judged])
+            offset = scores[math.ceil(0.8 * (len(scores) + 1)) - 1]
+            assert horizon["conformal_offset"] == pytest.approx(offset, abs=1e-9)
+
+
+def test_metrics_and_comparison_satisfy_their_schemas(run: TrainingRun) -> None:
+    schemas = SchemaRegistry.load()
+    metrics = json.loads((run.folder / "metrics.json").read_bytes())
+    assert validate_document(schemas, "training_metrics_v1", metrics) == []
+    assert validate_document(schemas, "training_comparison_v1", compare([run.folder]).document) == []
+    head = metrics["heads"]["views_14d"]
+    del head["model"]["overall"]["n"]
+    assert validate_document(schemas, "training_metrics_v1", metrics) != []
+
+
+def test_forecasts_that_changed_after_the_run_are_not_compared(run: TrainingRun, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run.folder, tmp_path / run.folder.name))
+    path = copy / "predictions.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index("point"), "point", table["y"]), path)
+    with pytest.raises(TrendFlowError, match=r"predictions\.parquet") as caught:
+        compare([copy])
+    assert caught.value.error_code == "artifact_validation_failed"
+
+
+def test_intervals_of_another_rule_are_refused(run: TrainingRun, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run.folder, tmp_path / run.folder.name))
+    path = copy / "training_run_manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest["quantiles"]["method"] = "quantile loss"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(TrendFlowError) as caught:
+        ModelBundle.read(copy)
+    assert caught.value.error_code == "model_spec_invalid"
 
 
 def test_contributions_explain_the_point_forecast(run: TrainingRun, dataset_folder: Path) -> None:
@@ -238,6 +309,17 @@ def test_a_failed_run_leaves_nothing(dataset_folder: Path, quick: TrainingConfig
     assert [path.name for path in tmp_path.iterdir()] == ["golden"]
 
 
+def test_a_previous_model_that_cannot_be_read_stops_before_anything_is_fitted(
+    dataset_folder: Path, quick: TrainingConfig, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    with pytest.raises(TrendFlowError, match="'no-run'") as caught:
+        train(dataset_folder, quick, tmp_path / "runs", previous=tmp_path / "no-run", progress=told.append)
+    assert caught.value.error_code == "artifact_validation_failed"
+    assert told == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_runs_of_one_split_are_compared_and_others_refused(
     run: TrainingRun,
     dataset_folder: Path,
@@ -273,8 +355,58 @@ def test_settings_come_from_a_file_with_options_on_top(tmp_path: Path) -> None:
     file.write_text("family: lightgbm\nsplit: {method: rolling_origin, folds: 4}\n")
     found = load_config(file, {"seed": 3, "split": {"folds": 6}})
     assert (found.family, found.seed, found.split.method, found.split.folds) == ("lightgbm", 3, "rolling_origin", 6)
-    for text in ("famly: catboost", "split: {t_val: 2025-01-01T00:00:00Z}", "- list", "split: 3", "{"):
-        file.write_text(text)
-        with pytest.raises(TrendFlowError) as caught:
-            load_config(file, {})
-        assert caught.value.error_code == "config_invalid"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("famly: catboost", "famly"),
+        ("family: xgboost\nhyperparameters: {depth: twelve}", "family"),
+        ("seed: -1", "seed"),
+        ("seed: 4294967296", "seed"),
+        ("threads: many", "threads"),
+        ("hyperparameters: {depth: twelve}", "hyperparameters: depth"),
+        ("hyperparameters: {depth: true}", "hyperparameters: depth"),
+        ("hyperparameters: {depth: 40}", "hyperparameters: depth"),
+        ("hyperparameters: {learning_rate: .nan}", "hyperparameters: learning_rate"),
+        ("hyperparameters: {iterations: 0}", "hyperparameters: iterations"),
+        ("family: lightgbm\nhyperparameters: {num_threads: 64}", "num_threads"),
+        ("family: lightgbm\nhyperparameters: {depth: 4}", "depth"),
+        ("family: hist_gradient_boosting\nhyperparameters: {max_leaf_nodes: 1}", "max_leaf_nodes"),
+        ("hyperparameters: 4", "hyperparameters"),
+        ("split: {t_val: 2025-01-01T00:00:00Z}", "split: give both t_val and t_test"),
+        ("split: {val_point: 0.9, test_point: 0.5}", "split: val_point must be below test_point"),
+        ("split: {folds: 1}", "split.folds"),
+        ("split: 3", "split"),
+        ("3: 4", "3"),
+        ("- list", ""),
+        ("{", ""),
+    ],
+)
+def test_mistakes_in_a_file_of_settings_name_the_file_and_the_key(tmp_path: Path, text: str, key: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(TrendFlowError) as caught:
+        load_config(file, {"split": {}})
+    assert caught.value.error_code == "config_invalid"
+    assert "mine.yaml" in caught.value.message
+    assert key in caught.value.message
+    assert "Value error" not in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("options", [{"seed": -1}, {"split": {"folds": 1}}, {"split": 3}])
+def test_a_mistake_in_an_option_is_not_laid_on_the_file(tmp_path: Path, options: dict[str, Any]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("split: {method: rolling_origin}\n")
+    with pytest.raises(TrendFlowError) as caught:
+        load_config(file, options)
+    assert caught.value.error_code == "config_invalid"
+    assert "mine.yaml" not in caught.value.message
+    assert next(iter(options)) in caught.value.message
+
+
+def test_overrides_of_hyperparameters_keep_the_other_defaults() -> None:
+    config = TrainingConfig(family="catboost", hyperparameters={"depth": 4, "learning_rate": 1})
+    expected = {"iterations": 2000, "learning_rate": 1.0, "depth": 4, "l2_leaf_reg": 3.0}
+    assert config.complete_hyperparameters == expected

@@ -44,7 +44,8 @@ PROVENANCE = (
 _NO_RESULT = "{} gave no result"
 
 # Times by name and not by value: a run knows neither, and a vector that is reused must not carry a clock. They are
-# the columns of the table of videos that hold them. A document counts from its capture, and so does what rests on it.
+# columns of the dataset. A document counts from its capture, and so does what rests on it; the document of a run is
+# captured when the run is created, which a dataset holds as document_observed_at.
 _OBSERVED_AT = {"media": "publish_time", "document": "captured_at", "derived": "captured_at"}
 
 

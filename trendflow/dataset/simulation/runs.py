@@ -36,6 +36,8 @@ from trendflow.contracts.meta import build_meta
 from trendflow.contracts.schema import SchemaRegistry
 from trendflow.dataset.corpus import VECTOR, in_threads
 from trendflow.dataset.simulation.videos import SyntheticVideo
+from trendflow.dataset.table.build import silent
+from trendflow.dataset.table.contents import Progress
 from trendflow.dataset.table.synthetic import LABEL
 from trendflow.storage.result_store import ResultStore
 
@@ -118,10 +120,20 @@ def template_of_profile(
 
 
 def store_runs(
-    results: ResultStore, template: Template, videos: Sequence[SyntheticVideo], *, seed: int = 0, threads: int = 4
+    results: ResultStore,
+    template: Template,
+    videos: Sequence[SyntheticVideo],
+    *,
+    seed: int = 0,
+    threads: int = 4,
+    progress: Progress = silent,
 ) -> list[str]:
     """Store one run per video and return their paths; a run that is there already stays as it is."""
-    return list(in_threads(lambda video: _store(results, template, video, seed), videos, threads))
+    paths = []
+    for path in in_threads(lambda video: _store(results, template, video, seed), videos, threads):
+        paths.append(path)
+        progress("invented runs", len(paths), len(videos))
+    return paths
 
 
 def _store(results: ResultStore, template: Template, video: SyntheticVideo, seed: int) -> str:

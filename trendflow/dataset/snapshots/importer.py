@@ -26,8 +26,9 @@ def import_snapshots(files: Sequence[Path], open_file: Opener | None = None) -> 
 
     `open_file` opens one for reading in place of `Path.open`, to follow the progress.
 
-    Raises `config_invalid` for a file of an unknown kind, `dependency_missing` for one that is not there, and
-    `artifact_validation_failed` for one that cannot be read: nothing is imported then.
+    Raises `config_invalid` for a folder and for a file of an unknown kind, `dependency_missing` for one that is not
+    there, `input_constraint_violated` for a CSV whose quotes are not in order, and `artifact_validation_failed` for one
+    that cannot be read: nothing is imported then.
     """
     into = Observations()
     add_files(files, into, open_file)
@@ -46,6 +47,8 @@ def add_files(files: Sequence[Path], into: Observations, open_file: Opener | Non
             file = (open_file or _open)(path)
         except FileNotFoundError as exc:
             raise TrendFlowError("dependency_missing", f"There is no file {path.name!r}.", kind="file") from exc
+        except IsADirectoryError as exc:
+            raise TrendFlowError("config_invalid", f"{path.name!r} is a folder; name the files in it.") from exc
         except OSError as exc:
             raise TrendFlowError(
                 "config_invalid", f"The file {path.name!r} cannot be opened.", errno=exc.errno

@@ -6,6 +6,7 @@ of a shard, pass by unread.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -43,6 +44,8 @@ def read_json_shard(file: BinaryIO, name: str, into: Observations) -> None:
     report = into.report
     forms: Counter[str] = Counter()
     row = 0
+    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:  # which some programs begin a text with
+        file.seek(0)
     try:
         for video_id, record in stream_records(file):
             where = {"source": name, "record": sum(forms.values())}
@@ -61,7 +64,7 @@ def read_json_shard(file: BinaryIO, name: str, into: Observations) -> None:
         # Without the cause: a parser quotes the text around the fault.
         raise TrendFlowError(
             "artifact_validation_failed",
-            f"{name} is not one JSON object, or it is cut off, after {sum(forms.values())} whole records.",
+            f"{name} is not one JSON object in UTF-8, or it is cut off, after {sum(forms.values())} whole records.",
         ) from None
     report.sources.append({"name": name, "records": dict(sorted(forms.items())), "snapshots": row})
 

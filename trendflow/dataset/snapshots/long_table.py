@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -12,6 +10,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.dataset.snapshots.csv_quotes import checked_header
 from trendflow.dataset.snapshots.observations import Metadata, Observations, is_video_id, metadata_tuple
 from trendflow.dataset.snapshots.tables import COUNTERS, UTC_TIME
 from trendflow.dataset.snapshots.values import utc_time
@@ -37,8 +36,9 @@ def read_parquet(file: BinaryIO, name: str, into: Observations) -> None:
     """Add the rows of a Parquet file. Raises `artifact_validation_failed` for a file that is none."""
     try:
         parquet = pq.ParquetFile(file)
-        present = _present(parquet.schema_arrow.names, name)
-        _read((batch.to_pydict() for batch in _batches(parquet, present)), present, name, into)
+        names = parquet.schema_arrow.names
+        present = _present(names, name)
+        _read((batch.to_pydict() for batch in _batches(parquet, present)), present, _ignored(names), name, into)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as exc:
         raise TrendFlowError("artifact_validation_failed", f"{name} is not a readable Parquet file.") from exc
 
@@ -46,7 +46,8 @@ def read_parquet(file: BinaryIO, name: str, into: Observations) -> None:
 def read_csv(file: BinaryIO, name: str, into: Observations) -> None:
     """Add the rows of a CSV file with a header, in UTF-8. A row with another number of fields is counted and left out.
 
-    Raises `artifact_validation_failed` for a file that is none.
+    Raises `artifact_validation_failed` for a file that is none, `input_constraint_violated` where its quotes are not in
+    order.
     """
     where = {"source": name}
 
@@ -55,7 +56,8 @@ def read_csv(file: BinaryIO, name: str, into: Observations) -> None:
         return "skip"
 
     try:
-        present = _present(_header(file), name)
+        names = checked_header(file, name)
+        present = _present(names, name)
         reader = pa_csv.open_csv(
             file,
             read_options=pa_csv.ReadOptions(use_threads=False),
@@ -68,8 +70,8 @@ def read_csv(file: BinaryIO, name: str, into: Observations) -> None:
                 null_values=[""],
             ),
         )
-        _read((batch.to_pydict() for batch in reader), present, name, into)
-    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error):
+        _read((batch.to_pydict() for batch in reader), present, _ignored(names), name, into)
+    except (pa.ArrowInvalid, UnicodeDecodeError):
         # Without the cause: it quotes the row.
         raise TrendFlowError("artifact_validation_failed", f"{name} is not a readable CSV file in UTF-8.") from None
 
@@ -88,25 +90,25 @@ def _batches(parquet: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordB
         )
 
 
-def _header(file: BinaryIO) -> list[str]:
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    try:
-        return next(csv.reader(text), [])
-    finally:
-        text.detach()
-        file.seek(0)
-
-
 def _present(names: list[str], name: str) -> list[str]:
     missing = [column for column in _REQUIRED if column not in names]
     if missing:
         raise TrendFlowError(
             "artifact_validation_failed", f"{name} has no column {' and no '.join(missing)}.", columns=missing
         )
+    twice = [column for column in _COLUMNS if names.count(column) > 1]
+    if twice:  # nothing says which of them is meant
+        raise TrendFlowError("artifact_validation_failed", f"{name} has the column {twice[0]} twice.", columns=twice)
     return [column for column in _COLUMNS if column in names]
 
 
-def _read(batches: Iterator[Mapping[str, list[Any]]], present: list[str], name: str, into: Observations) -> None:
+def _ignored(names: list[str]) -> list[str]:
+    return sorted(set(names) - set(_COLUMNS))
+
+
+def _read(
+    batches: Iterator[Mapping[str, list[Any]]], present: list[str], ignored: list[str], name: str, into: Observations
+) -> None:
     raw_columns = [column for column in _METADATA if column in present]
     last: dict[str, tuple[tuple[Any, ...], Metadata]] = {}
     seen = kept = 0
@@ -132,10 +134,12 @@ def _read(batches: Iterator[Mapping[str, list[Any]]], present: list[str], name: 
             if known is None or known[0] != raw:
                 known = last[video_id] = (raw, _metadata(dict(zip(raw_columns, raw, strict=True)), video_id, into))
             values = [into.values.counter(value, column) for column, value in zip(COUNTERS, numbers, strict=True)]
-            into.add(video_id, time, values, known[1], source or name, row)
+            named = source if isinstance(source, str) and source else name
+            into.add(video_id, time, values, known[1], named, row)
             kept += 1
         seen += len(nothing)
-    into.report.sources.append({"name": name, "records": {"D": seen}, "snapshots": kept})
+    source = {"name": name, "records": {"D": seen}, "snapshots": kept}
+    into.report.sources.append({**source, "ignored_columns": ignored} if ignored else source)
 
 
 def _metadata(raw: Mapping[str, Any], video_id: str, into: Observations) -> Metadata:

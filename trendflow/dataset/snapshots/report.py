@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 REPORT_VERSION = "import_report_v1"
@@ -16,6 +16,7 @@ RULES: Mapping[str, str] = {
     "snapshot_missing": "a numbered snapshot is null or empty: nothing to keep",
     "snapshot_time_bad": "the time of a snapshot is missing or unreadable: kept out",
     "video_without_snapshot": "no snapshot of the video was left: no row",
+    "video_deleted": "the video was deleted here: kept out, and named nowhere",
     "counter_bad": "a counter is not a number, or negative: NaN",
     "counter_missing": "a counter is not there: NaN",
     "duplicate_equal": "a second row of the same video and time says the same: the last one stands",
@@ -48,7 +49,8 @@ LISTED = frozenset(
 class ImportReport:
     """Counts per rule, and the places of those in `LISTED`. No text of any video enters it.
 
-    `sources`: per input `name form records snapshots`. `details`: per rule, counts per column where it has columns.
+    `sources`: per input `name records snapshots`, and of a table its `ignored_columns` if any. `details`: per rule,
+    counts per column where it has columns.
     """
 
     sources: list[dict[str, Any]] = field(default_factory=list)
@@ -80,14 +82,20 @@ class ImportReport:
             "listed": {rule: sorted(found, key=_text) for rule, found in sorted(self.listed.items())},
         }
 
+    def without(self, deleted: Callable[[str], bool]) -> ImportReport:
+        """The same report with no place of a video that is `deleted`; counts stay."""
+        listed = {
+            rule: [where for where in places if "video_id" not in where or not deleted(where["video_id"])]
+            for rule, places in self.listed.items()
+        }
+        return replace(self, counts=Counter(self.counts), listed={rule: kept for rule, kept in listed.items() if kept})
+
     def to_json(self) -> bytes:
         return (json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ImportReport:
-        """Raises KeyError, TypeError or ValueError for what `as_dict` did not make."""
-        if values["report_version"] != REPORT_VERSION:
-            raise ValueError(f"not an {REPORT_VERSION}")
+        """The inverse of `as_dict`, of a document that fits the schema `import_report_v1`."""
         return cls(
             sources=list(values["sources"]),
             counts=Counter({rule: n for rule, n in values["counts"].items() if n}),

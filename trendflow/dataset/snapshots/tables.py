@@ -7,7 +7,7 @@ Texts (titles, descriptions, tags) live in `videos_v1` only; comments live nowhe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.identity import platform_of
+from trendflow.contracts.schema import SchemaRegistry, validate_document
 from trendflow.dataset.parquet import parquet_bytes
-from trendflow.dataset.snapshots.report import ImportReport
+from trendflow.dataset.snapshots.report import REPORT_VERSION, ImportReport
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
 
@@ -84,9 +86,13 @@ class SnapshotSet:
     def write(self, folder: Path) -> None:
         """Write `snapshots.parquet`, `videos.parquet` and `import_report.json`; equal sets give equal bytes.
 
-        Raises OSError when the folder cannot be written.
+        Raises OSError when the folder cannot be written, `artifact_validation_failed` for tables or a report that break
+        their own schema.
         """
+        _require_report(self.report.as_dict())
         folder.mkdir(parents=True, exist_ok=True)
+        # The report goes first and comes last: tables of two imports beside each other are no set.
+        (folder / _REPORT).unlink(missing_ok=True)
         for (name, schema), table in zip(_FILES.items(), (self.snapshots, self.videos), strict=True):
             _replace(folder / name, parquet_bytes(_conforming(table, schema, name)))
         _replace(folder / _REPORT, self.report.to_json())
@@ -100,10 +106,38 @@ class SnapshotSet:
         """
         tables = [_read(folder / name, schema) for name, schema in _FILES.items()]
         try:
-            report = ImportReport.from_mapping(json.loads(_bytes(folder / _REPORT)))
-        except (ValueError, TypeError, KeyError) as exc:
+            document = json.loads(_bytes(folder / _REPORT))
+        except (ValueError, RecursionError) as exc:
             raise TrendFlowError("artifact_validation_failed", f"{_REPORT} is not an import report.") from exc
-        return cls(tables[0], tables[1], report)
+        _require_report(document)
+        found = cls(tables[0], tables[1], ImportReport.from_mapping(document))
+        if (found.report.n_snapshots, found.report.n_videos) != (found.snapshots.num_rows, found.videos.num_rows):
+            raise TrendFlowError("artifact_validation_failed", f"{_REPORT} is of other tables than those beside it.")
+        return found
+
+    def without(self, deleted: Container[tuple[str, str]]) -> SnapshotSet:
+        """The same without the (platform_id, video_id) of `deleted`, in the tables and in the report."""
+        report = self.report.without(lambda video_id: (platform_of(video_id), video_id) in deleted)
+        gone = {key for key in _keys(self.videos) if key in deleted}
+        if not gone:
+            return SnapshotSet(self.snapshots, self.videos, report)
+        snapshots, videos = (
+            table.filter(pa.array([key not in gone for key in _keys(table)], pa.bool_())).combine_chunks()
+            for table in (self.snapshots, self.videos)
+        )
+        report.counts["video_deleted"] += len(gone)
+        report.n_videos, report.n_snapshots = videos.num_rows, snapshots.num_rows
+        return SnapshotSet(snapshots, videos, report)
+
+
+def _require_report(document: Any) -> None:
+    problems = validate_document(SchemaRegistry.load(), REPORT_VERSION, document)
+    if problems:
+        raise TrendFlowError("artifact_validation_failed", f"{_REPORT} is not an import report: {problems[0]}")
+
+
+def _keys(table: pa.Table) -> Iterator[tuple[str, str]]:
+    return zip(*(table[key].to_pylist() for key in KEY), strict=True)
 
 
 def first_snapshots(snapshots: pa.Table, videos: pa.Table | None = None) -> pa.Table:
@@ -156,6 +190,8 @@ def _bytes(path: Path) -> bytes:
         raise TrendFlowError(
             "dependency_missing", f"There is no {path.name} in the snapshot folder; import snapshots.", kind="file"
         ) from exc
+    except OSError as exc:
+        raise TrendFlowError("artifact_validation_failed", f"{path.name} cannot be read.", errno=exc.errno) from exc
 
 
 def _replace(path: Path, data: bytes) -> None:

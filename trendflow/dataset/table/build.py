@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from trendflow.contracts.canonical import utc_now
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.dataset.leakage import audit, require_clean
+from trendflow.dataset.leakage import AUDIT_FILE, audit, require_clean
+from trendflow.dataset.program import builder_digest, library_versions
 from trendflow.dataset.snapshots.tables import SnapshotSet
+from trendflow.dataset.snapshots.values import utc_time
 from trendflow.dataset.table.columns import ROW_KEY, provenance_table
-from trendflow.dataset.table.contents import Contents, ContentSource, Progress, read_contents
+from trendflow.dataset.table.contents import Contents, ContentSource, Progress, read_contents, silent
 from trendflow.dataset.table.description import Description, describe
 from trendflow.dataset.table.eligible import Eligible, eligible_videos
 from trendflow.dataset.table.enrichment import Enrichment
@@ -22,13 +24,9 @@ from trendflow.dataset.table.feature_spec import FeatureSpec
 from trendflow.dataset.table.fingerprint import TABLE_VERSION, RowKey, dataset_fingerprint, dataset_version
 from trendflow.dataset.table.first_sight import FirstSight, first_sight
 from trendflow.dataset.table.rows import feature_rows
-from trendflow.dataset.table.selection import Refusal, Video
+from trendflow.dataset.table.selection import Refusal, Video, told
 from trendflow.dataset.table.synthetic import is_synthetic
 from trendflow.dataset.targets import Targets
-
-
-def silent(phase: str, done: int, total: int) -> None:
-    """A progress that tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,13 @@ def build_dataset(
     require_clean(verdict)
     versions = _versions(content, contents, targets)
     fingerprint = dataset_fingerprint(
-        _row_keys(eligible, contents), snapshots, targets, enrichment, spec, {**versions, "synthetic": synthetic}
+        _row_keys(eligible, contents),
+        snapshots,
+        targets,
+        enrichment,
+        spec,
+        {**versions, "synthetic": synthetic},
+        refused,
     )
     version = dataset_version(fingerprint, synthetic)
     marks = {
@@ -119,7 +123,7 @@ def build_dataset(
         reports={
             "import_report.json": snapshots.report.to_json(),
             "target_report.json": _json(targets.report),
-            "leakage_report.json": _json(verdict.as_dict()),
+            AUDIT_FILE: _json(verdict.document()),
             "refused.json": _json([asdict(refusal) for refusal in sorted(refused)]),
         },
     )
@@ -136,15 +140,20 @@ def _gather(
     """The videos that have a row and their runs, both in the order of the ids, and every video that has none."""
     eligible = eligible_videos(snapshots, enrichment, options.tombstones)
     refused = list(eligible.refused)
+    if not eligible.keys:
+        reasons = told(refused) or "the snapshots name none"
+        raise TrendFlowError("dependency_missing", f"No video can have a row: {reasons}.", kind="snapshots")
     contents = None
     if content is not None:
         wanted = frozenset(eligible.keys)
         contents = read_contents(content, spec, wanted, allow_mixed=options.allow_mixed, progress=progress)
-        judged = {refusal.video for refusal in refused}  # a deleted video that still has a run needs no second reason
-        refused += [refusal for refusal in contents.refused if refusal.video not in judged]
+        judged = {refusal.video for refusal in refused}  # a video that has no row needs no second reason
+        refused += [
+            replace(refusal, reason="tombstoned", detail="") if refusal.video in options.tombstones else refusal
+            for refusal in contents.refused
+            if refusal.video not in judged
+        ]
         eligible = eligible.take(frozenset(run.video for run in contents.runs))
-    if not eligible.keys:
-        raise TrendFlowError("dependency_missing", "No video of the snapshots can have a row.", kind="snapshots")
     return eligible, contents, refused
 
 
@@ -164,7 +173,8 @@ def _synthetic(snapshots: SnapshotSet, contents: Contents | None, options: Build
     if found and not options.allow_synthetic:
         raise TrendFlowError(
             "input_constraint_violated",
-            "The snapshots or runs are SYNTHETIC; a dataset of them is built on request only (--synthetic).",
+            "The snapshots or runs are SYNTHETIC; a dataset of them is built on request only: "
+            "--synthetic of the command, or synthetic: true in the configuration of the asset.",
         )
     return found
 
@@ -173,16 +183,18 @@ def _sights(
     eligible: Eligible, contents: Contents | None, enrichment: Enrichment, spec: FeatureSpec, progress: Progress
 ) -> list[FirstSight]:
     channels = enrichment.rows()
-    durations = {run.video: run.duration_seconds for run in contents.runs} if contents else {}
+    runs = {run.video: run for run in contents.runs} if contents else {}
     sights = []
     for done, (key, video, first) in enumerate(eligible.rows(), start=1):
+        run = runs.get(key)
         sights.append(
             first_sight(
                 video,
                 first,
                 spec.leakage.tolerance_minutes,
                 channel=channels.get(key),
-                media_duration_seconds=durations.get(key),
+                media_duration_seconds=run.duration_seconds if run else None,
+                run_created_at=utc_time(run.created_at) if run else None,
             )
         )
         progress("rows", done, len(eligible.keys))
@@ -217,8 +229,10 @@ def _row_keys(eligible: Eligible, contents: Contents | None) -> list[RowKey]:
 
 
 def _versions(content: ContentSource | None, contents: Contents | None, targets: Targets) -> dict[str, Any]:
-    """What computed the inputs; with content, the versions that most runs have."""
+    """What computed the table and its inputs; with content, the versions that most runs have."""
     found: dict[str, Any] = {
+        "builder_digest": builder_digest(),
+        "library_versions": library_versions(),
         "config_hash": None,
         "feature_schema_version": None,
         "sampling_policy_version": None,

@@ -11,7 +11,10 @@ import pyarrow.compute as pc
 ROW_KEY = ("platform_id", "video_id")
 
 PUBLISHED, CAPTURED, FIRST_SEEN, CHANNEL_SEEN = "publish_time", "captured_at", "t0", "channel_observed_at"
-"""Columns of the dataset that hold observation times: of media, of the document, of counters, of the channel's."""
+DOCUMENT_SEEN = "document_observed_at"
+"""Columns of the dataset that hold observation times: of media, of the page of the first snapshot, of counters, of the
+channel's, and of the text that came with the run. That text is handed in with the video, not with the snapshot, so the
+time of the snapshot says nothing about it; it was there when the run was created, and nothing proves more than that."""
 
 METADATA = "metadata"
 """The family, and the component, of columns that no component of a run computed."""

@@ -10,7 +10,7 @@ import numpy as np
 from trendflow.components.dataset._columns import EMBEDDINGS
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.corpus import VECTOR
-from trendflow.dataset.table.columns import ColumnProvenance, family_of
+from trendflow.dataset.table.columns import CAPTURED, DOCUMENT_SEEN, ColumnProvenance, family_of
 from trendflow.dataset.table.feature_spec import FeatureSpec
 from trendflow.storage.result_store import ResultStore
 
@@ -21,6 +21,8 @@ _PROVENANCE = (
     "prov_source_kind",
     "prov_observed_at",
 )
+# A vector names its clocks as its own run knows them: what it calls captured is the text of the run.
+_CLOCKS = {CAPTURED: DOCUMENT_SEEN}
 _LAYOUT = ("feature_names", *_PROVENANCE)
 _MEMBERS = (*_LAYOUT, "feature_values")
 
@@ -46,7 +48,7 @@ class Layout:
         return ColumnProvenance(
             column=self.names[at],
             source_kind=self.source_kinds[at],
-            observed_at=self.observed_at[at],
+            observed_at=_CLOCKS.get(self.observed_at[at], self.observed_at[at]),
             family=family_of(kinds.get(component, "")),
             component=component,
             schema_version=self.schema_versions[at],

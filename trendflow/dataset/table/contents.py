@@ -12,11 +12,15 @@ from trendflow.dataset.table.content_features import Content, ContentReader
 from trendflow.dataset.table.feature_spec import FeatureSpec
 from trendflow.dataset.table.mixing import Versions, prevailing_versions, refuse_mixed
 from trendflow.dataset.table.rows import ContentRows, content_rows
-from trendflow.dataset.table.selection import Refusal, RunChoice, Video, select_runs
+from trendflow.dataset.table.selection import Refusal, RunChoice, Video, select_runs, told
 from trendflow.storage.result_store import ResultStore
 
 Progress = Callable[[str, int, int], None]
 """Hears of a phase, how many items of it are done, and how many there are."""
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    """A progress that tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def read_contents(
 ) -> Contents:
     """The vectors of the newest successful run of every wanted video, read concurrently.
 
-    At any time a bounded number of files is open and in memory; what stays is one float per chosen column and run.
+    At any time a bounded number of files is open and in memory; what stays is one float per run and column.
     Raises `dependency_missing` when no run can be used, `artifact_validation_failed` when no version prevails, and
     `storage_unavailable`.
     """
@@ -134,12 +138,11 @@ def _without(runs: Sequence[RunChoice], refused: Sequence[Refusal]) -> list[RunC
 
 
 def _nothing(refused: Sequence[Refusal], configurations: Mapping[str, int]) -> TrendFlowError:
-    counts = Counter(refusal.reason for refusal in refused)
-    told = ", ".join(f"{count} × {reason}" for reason, count in sorted(counts.items())) or "the store has no runs"
     known = ", ".join(f"{found[:12]} ({count} videos)" for found, count in configurations.items())
     return TrendFlowError(
         "dependency_missing",
-        f"No run can be used: {told}.{f' Successful runs are of the configurations {known}.' if known else ''}",
+        f"No run can be used: {told(refused) or 'the store has no runs'}."
+        f"{f' Successful runs are of the configurations {known}.' if known else ''}",
         kind="artifact",
-        reasons=dict(counts),
+        reasons=dict(Counter(refusal.reason for refusal in refused)),
     )

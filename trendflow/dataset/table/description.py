@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trendflow.dataset.table.columns import FIRST_SEEN, METADATA, PUBLISHED, ColumnProvenance
+from trendflow.dataset.table.columns import DOCUMENT_SEEN, FIRST_SEEN, METADATA, PUBLISHED, ColumnProvenance
 from trendflow.dataset.table.feature_spec import FeatureSpec
 from trendflow.dataset.table.first_sight import FirstSight
 from trendflow.dataset.table.metadata_features import AGE_BUCKETS
@@ -80,15 +80,17 @@ def _is_mask(name: str) -> bool:
 
 
 def _edge_cases(found: Description) -> dict[str, int]:
-    """Rules of the import that fired, falls of counters, and pages that were seen too late."""
+    """Rules of the import that fired, falls of counters, and pages and texts of runs that were seen too late."""
     keys = set(zip(found.table["platform_id"].to_pylist(), found.table["video_id"].to_pylist(), strict=True))
     falls = [fall for fall in found.targets.report["falls"] if (fall["platform_id"], fall["video_id"]) in keys]
+    of_runs = any(column.observed_at == DOCUMENT_SEEN for column in found.provenance)
     return {
         **{f"import_{rule}": count for rule, count in sorted(found.import_counts.items()) if count},
         "falls": len(falls),
         "falls_masked": sum(fall["treatment"] != "floored" for fall in falls),
         "falls_floored": sum(fall["treatment"] == "floored" for fall in falls),
         "documents_too_late": sum(sight.document_late for sight in found.sights),
+        "run_documents_too_late": sum(sight.run_document_late for sight in found.sights) if of_runs else 0,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,8 @@ class Eligible:
     def take(self, kept: Container[Video]) -> Eligible:
         """Those among `kept`."""
         rows = [row for row, key in enumerate(self.keys) if key in kept]
-        return Eligible(
-            tuple(self.keys[row] for row in rows), self.videos.take(rows), self.first.take(rows), self.refused
-        )
+        keys = tuple(self.keys[row] for row in rows)
+        return Eligible(keys, _rows_of(self.videos, rows), _rows_of(self.first, rows), self.refused)
 
     def rows(self) -> Iterator[tuple[Video, Mapping[str, Any], Mapping[str, Any]]]:
         """Key, row of `videos_v1` and row of `first_snapshots`, a bounded number of them in memory."""
@@ -60,7 +59,12 @@ def eligible_videos(snapshots: SnapshotSet, enrichment: Enrichment, tombstones: 
             refused.append(Refusal(*key, "", reason))
     kept = set(keys)
     of_kept = [at for at, key in enumerate(map(_key, first.select(list(ROW_KEY)).to_pylist())) if key in kept]
-    return Eligible(tuple(keys), videos.take(rows), first.take(of_kept), tuple(refused))
+    return Eligible(tuple(keys), _rows_of(videos, rows), _rows_of(first, of_kept), tuple(refused))
+
+
+def _rows_of(table: pa.Table, rows: Sequence[int]) -> pa.Table:
+    """An empty list has no type of its own, and a table cannot be asked for rows of no type."""
+    return table.take(pa.array(rows, pa.int64()))
 
 
 def _key(row: Mapping[str, Any]) -> Video:

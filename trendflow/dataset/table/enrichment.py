@@ -5,20 +5,24 @@ A look-up depends on the day it is made. It is therefore an input of a build, as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.collector.channel_statistics import ChannelStatistics
+from trendflow.dataset.collector.quota import Clock, utc_clock
 from trendflow.dataset.parquet import parquet_bytes
 from trendflow.dataset.snapshots.tables import SnapshotSet, first_snapshots
 from trendflow.dataset.table.columns import ROW_KEY, TIME
+from trendflow.dataset.table.feature_spec import MAX_TOLERANCE_MINUTES
 from trendflow.dataset.table.metadata_features import CHANNEL_COUNTERS
 
 _STATISTICS = tuple(CHANNEL_COUNTERS.values())
@@ -67,6 +71,11 @@ class Enrichment:
             raise TrendFlowError("config_invalid", f"{path.name!r} is no table of the form channels_v1.")
         return cls(table)
 
+    def without(self, deleted: Container[tuple[str, str]]) -> Enrichment:
+        """The same without the (platform_id, video_id) of `deleted`, sorted by video."""
+        kept = [row for key, row in sorted(self.rows().items()) if key not in deleted]
+        return Enrichment(pa.Table.from_pylist(kept, schema=CHANNELS_V1))
+
     def to_parquet(self) -> bytes:
         return parquet_bytes(self.table)
 
@@ -74,11 +83,11 @@ class Enrichment:
         return {(row["platform_id"], row["video_id"]): row for row in self.table.to_pylist()}
 
 
-def look_up_channels(snapshots: SnapshotSet, lookup: Lookup) -> Enrichment:
+def look_up_channels(snapshots: SnapshotSet, lookup: Lookup, clock: Clock = utc_clock) -> Enrichment:
     """Ask the platform for what the first snapshots of its videos lack: the channel, or the channel's counters.
 
-    Counters are worth asking for soon after the first snapshot only: a build takes none that was observed later than
-    the leakage policy allows. Raises what the look-up raises.
+    Counters are asked for soon after the first snapshot only: no build takes any that was observed later than every
+    leakage policy allows, and each costs quota. Raises what the look-up raises.
     """
     channel_of = {
         row["video_id"]: row["channel_id"]
@@ -87,7 +96,8 @@ def look_up_channels(snapshots: SnapshotSet, lookup: Lookup) -> Enrichment:
     }
     unknown = sorted(video for video, channel in channel_of.items() if not channel)
     named = lookup.channel_ids(unknown) if unknown else {}
-    silent = sorted(video for video in _without_statistics(snapshots) if video in channel_of)
+    oldest = clock() - timedelta(minutes=MAX_TOLERANCE_MINUTES)
+    silent = sorted(video for video in without_statistics(snapshots, oldest) if video in channel_of)
     channels = {video: channel_of[video] or named.get(video) for video in {*unknown, *silent}}
     asked = sorted({channel for video in silent if (channel := channels[video])})
     statistics = lookup.statistics(asked) if asked else {}
@@ -95,8 +105,11 @@ def look_up_channels(snapshots: SnapshotSet, lookup: Lookup) -> Enrichment:
     return Enrichment(pa.Table.from_pylist(list(rows), schema=CHANNELS_V1))
 
 
-def _without_statistics(snapshots: SnapshotSet) -> Iterable[str]:
+def without_statistics(snapshots: SnapshotSet, since: datetime | None = None) -> Sequence[str]:
+    """Videos whose first snapshot, taken at `since` or later, states none of the channel's counters."""
     first = first_snapshots(snapshots.snapshots, snapshots.videos)
+    if since is not None:
+        first = first.filter(pc.greater_equal(first["t0"], pa.scalar(since, first["t0"].type)))
     known = np.zeros(first.num_rows, dtype=bool)
     for name in _STATISTICS:
         known |= ~np.isnan(first[name].to_numpy())

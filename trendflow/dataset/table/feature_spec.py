@@ -35,6 +35,10 @@ _LISTS = (
 _KEYS = ("feature_spec_version", "components", *_LISTS, "leakage_policy")
 
 
+MAX_TOLERANCE_MINUTES = 60
+"""What is observed later than this after the first snapshot can be in no dataset, whatever its policy."""
+
+
 @dataclass(frozen=True)
 class LeakagePolicy:
     """Limits of the leakage guard. `reviewed` excuses columns from the statistical alarm, each with its reason."""
@@ -45,7 +49,8 @@ class LeakagePolicy:
     reviewed: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        if not (0 <= self.tolerance_minutes <= 60 and 0 < self.alarm_spearman <= 1 and self.alarm_min_rows > 1):
+        in_time = 0 <= self.tolerance_minutes <= MAX_TOLERANCE_MINUTES
+        if not (in_time and 0 < self.alarm_spearman <= 1 and self.alarm_min_rows > 1):
             raise TrendFlowError(
                 "config_invalid", "The leakage policy allows at most 60 minutes and an alarm above 0 and at most 1."
             )

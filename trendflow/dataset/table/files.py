@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from trendflow.contracts.canonical import sha256_hex
 from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.contracts.schema import SchemaRegistry, validate_document
-from trendflow.dataset.parquet import parquet_bytes
+from trendflow.dataset.parquet import parquet_bytes, table_digest
 from trendflow.dataset.table.build import BuiltDataset
 from trendflow.dataset.table.description import SCHEMA_VERSION
 from trendflow.dataset.table.feature_spec import SPEC_FILE
@@ -35,7 +38,7 @@ def write_dataset(built: BuiltDataset, parent: Path, schemas: SchemaRegistry) ->
     try:
         parent.mkdir(parents=True, exist_ok=True)
         if (target / METADATA_FILE).is_file():
-            _require_same(target, contents)
+            _require_same(target, built, contents)
             return target
         temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".tmp-dataset-"))
         try:
@@ -90,25 +93,45 @@ def store_dataset(folder: Path, store: ObjectStore) -> str:
 def fetch_dataset(store: ObjectStore, prefix: str, parent: Path) -> Path:
     """Copy a dataset of a store to `parent/<dataset_version>`, unless it is there, and return that folder.
 
-    Raises `ObjectNotFound` when the store holds no whole dataset under `prefix`.
+    Raises `ObjectNotFound` when the store holds no whole dataset under `prefix`, `artifact_validation_failed` when its
+    metadata cannot be read.
     """
     target = parent / prefix.rpartition("/")[2]
     if (target / METADATA_FILE).is_file():
         return target
-    names = json.loads(store.get(f"{prefix}/{METADATA_FILE}"))["files"]
+    try:
+        names = tuple(json.loads(store.get(f"{prefix}/{METADATA_FILE}"))["files"])
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise TrendFlowError("artifact_validation_failed", f"The metadata of {prefix} cannot be read.") from exc
     for name in (*names, METADATA_FILE):
         store.get_file(f"{prefix}/{name}", target / name)
     return target
 
 
-def _require_same(target: Path, contents: Mapping[str, bytes]) -> None:
-    """A table of this fingerprint that differs means that the build is not deterministic, or the files were changed."""
-    for name in (TABLE_FILE, PROVENANCE_FILE, SPEC_FILE):
-        if (target / name).read_bytes() != contents[name]:
+def _require_same(target: Path, built: BuiltDataset, contents: Mapping[str, bytes]) -> None:
+    """A file of this fingerprint that differs means that the build is not deterministic, or the files were changed.
+
+    Tables are held against each other by their values: another release of the library writes other bytes of them.
+    """
+    tables = {TABLE_FILE: built.table, PROVENANCE_FILE: built.provenance}
+    for name in (name for name in contents if name != METADATA_FILE):  # which says when it was made
+        path = target / name
+        if not path.is_file() or not (
+            path.read_bytes() == contents[name] or (name in tables and _holds(path, tables[name]))
+        ):
             raise TrendFlowError(
                 "artifact_validation_failed",
                 f"The dataset {target.name} is there already and its {name} differs; it was damaged or changed.",
             )
+
+
+def _holds(path: Path, table: pa.Table) -> bool:
+    """Whether a Parquet file is this table, whichever library wrote it; False for one that cannot be read."""
+    try:
+        found = pq.read_table(pa.BufferReader(path.read_bytes()))
+    except (pa.ArrowInvalid, OSError):
+        return False
+    return found.schema.metadata == table.schema.metadata and table_digest(found) == table_digest(table)
 
 
 def _publish(temporary: Path, target: Path) -> None:

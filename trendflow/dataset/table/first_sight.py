@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from trendflow.dataset.table.columns import CAPTURED, CHANNEL_SEEN, FIRST_SEEN, PUBLISHED
+from trendflow.dataset.table.columns import CAPTURED, CHANNEL_SEEN, DOCUMENT_SEEN, FIRST_SEEN, PUBLISHED
 from trendflow.dataset.table.metadata_features import (
     AGE,
     CHANNEL_COUNTERS,
@@ -26,6 +26,7 @@ class FirstSight:
     """`columns`: id columns and clocks; `features`: `METADATA_COLUMNS`.
 
     `document_late`: the page was captured too late to be known at the first snapshot, so nothing of it is used.
+    `run_document_late`: the same of the text that came with the run, which is another copy of the page.
     `channel_from` and `channel_id_from`: where the channel's counters and its id come from, `snapshot`, `lookup` or,
     where unknown, an empty string.
     """
@@ -33,6 +34,7 @@ class FirstSight:
     columns: Mapping[str, Any]
     features: Mapping[str, Value]
     document_late: bool
+    run_document_late: bool
     channel_from: str
     channel_id_from: str
 
@@ -44,11 +46,13 @@ def first_sight(
     *,
     channel: Row | None = None,
     media_duration_seconds: float | None = None,
+    run_created_at: datetime | None = None,
 ) -> FirstSight:
     """Put together what was known of a video at its first snapshot.
 
     `video` is a row of `videos_v1`, `first` its row of `first_snapshots`, `channel` its row of `channels_v1` if any.
-    What was observed more than `tolerance_minutes` after the first snapshot is treated as unknown.
+    What was observed more than `tolerance_minutes` after the first snapshot is treated as unknown. `run_created_at` is
+    when the video was handed in with its text; without it nothing that rests on that text is used.
 
     Raises `input_constraint_violated` without a publication time and for a snapshot before it.
     """
@@ -56,7 +60,7 @@ def first_sight(
     counters, channel_seen, channel_from = _channel(first, channel, limit)
     features = metadata_features(video, {**first, **counters}, media_duration_seconds)
     captured = video.get(CAPTURED)
-    late = captured is None or captured > limit
+    late = _later(captured, limit)
     channel_id, channel_id_from = _channel_id(video, channel)
     return FirstSight(
         columns={
@@ -67,11 +71,13 @@ def first_sight(
             CAPTURED: captured,
             FIRST_SEEN: first["t0"],
             CHANNEL_SEEN: channel_seen,
+            DOCUMENT_SEEN: run_created_at,
             "age_bucket": age_bucket(_float(features[AGE])),
             "mask_channel_statistics": bool(channel_from),
         },
         features=without_document(features) if late else features,
         document_late=late,
+        run_document_late=_later(run_created_at, limit),
         channel_from=channel_from,
         channel_id_from=channel_id_from,
     )
@@ -92,6 +98,10 @@ def _channel(first: Row, channel: Row | None, limit: datetime) -> tuple[Row, dat
     if channel and channel["observed_at"] is not None and channel["observed_at"] <= limit and _known(channel, names):
         return {name: channel[name] for name in names}, channel["observed_at"], "lookup"
     return {}, None, ""
+
+
+def _later(moment: datetime | None, limit: datetime) -> bool:
+    return moment is None or moment > limit
 
 
 def _known(row: Row, names: tuple[str, ...]) -> bool:

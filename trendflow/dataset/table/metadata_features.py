@@ -16,7 +16,7 @@ from trendflow.components.text._lexical import title_features
 from trendflow.components.text._text_form import plain
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.table.columns import CAPTURED, CHANNEL_SEEN, FIRST_SEEN, METADATA, ColumnProvenance
-from trendflow.dataset.targets import TargetPolicy
+from trendflow.dataset.targets import HIDDEN_LIKES_MIN_VIEWS
 
 NAN = float("nan")
 AGE_BUCKETS = ("<24h", "1-30d", ">30d")
@@ -60,7 +60,7 @@ def metadata_features(video: Row, first: Row, media_duration_seconds: float | No
     Raises `input_constraint_violated` without `publish_time` or `t0`, and for a first snapshot before publication.
     """
     counters = {name: _number(first.get(source)) for name, source in {**COUNTERS, **CHANNEL_COUNTERS}.items()}
-    if counters["likes_0"] == 0 and counters["views_0"] > TargetPolicy.hidden_likes_min_views:
+    if counters["likes_0"] == 0 and counters["views_0"] > HIDDEN_LIKES_MIN_VIEWS:
         counters["likes_0"] = NAN
     views = counters["views_0"]
     published = video.get("publish_time")

@@ -16,6 +16,7 @@ import yaml
 from trendflow.contracts.canonical import sha256_hex
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.schema import SchemaRegistry, validate_document
+from trendflow.dataset.leakage import AUDIT_FILE, require_audit
 from trendflow.dataset.table.columns import ColumnProvenance, read_provenance
 from trendflow.dataset.table.description import SCHEMA_VERSION
 from trendflow.dataset.table.feature_spec import SPEC_FILE, FeatureSpec
@@ -45,8 +46,10 @@ class Dataset:
             table = pq.read_table(pa.BufferReader(files[TABLE_FILE]))
             provenance = tuple(read_provenance(pq.read_table(pa.BufferReader(files[PROVENANCE_FILE]))))
             spec = FeatureSpec.from_document(yaml.safe_load(files[SPEC_FILE]))
-        except (KeyError, OSError, pa.ArrowInvalid, yaml.YAMLError) as exc:
+            audit = json.loads(files[AUDIT_FILE])
+        except (KeyError, OSError, ValueError, yaml.YAMLError) as exc:  # pa.ArrowInvalid is a ValueError
             raise _broken("a file is not what its name says") from exc
+        require_audit(audit)
         found = cls(folder, table, metadata, spec, provenance)
         found._require_consistent()
         return found

@@ -8,14 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from trendflow.dataset.table.columns import CAPTURED, CHANNEL_SEEN, FIRST_SEEN, PUBLISHED, TIME, ColumnProvenance
+from trendflow.dataset.table.columns import (
+    CAPTURED,
+    CHANNEL_SEEN,
+    DOCUMENT_SEEN,
+    FIRST_SEEN,
+    PUBLISHED,
+    TIME,
+    ColumnProvenance,
+)
 from trendflow.dataset.table.content_features import ColumnChoice, Content, Layout, embedding_provenance
 from trendflow.dataset.table.feature_spec import FeatureSpec
 from trendflow.dataset.table.first_sight import FirstSight
 from trendflow.dataset.table.metadata_features import CATEGORICAL, metadata_provenance
 
 _TYPES: Mapping[str, pa.DataType] = {
-    **dict.fromkeys((PUBLISHED, CAPTURED, FIRST_SEEN, CHANNEL_SEEN), TIME),
+    **dict.fromkeys((PUBLISHED, CAPTURED, FIRST_SEEN, CHANNEL_SEEN, DOCUMENT_SEEN), TIME),
     "mask_channel_statistics": pa.bool_(),
 }
 
@@ -64,7 +72,7 @@ def feature_rows(
     """Ids, times and features of R videos, columns sorted by name, with the provenance of every feature.
 
     Numbers are float64 (first snapshot) or float32 (content) with NaN where unknown, categories strings with null,
-    embeddings fixed-size lists with null. What rests on a document that was captured too late is unknown.
+    embeddings fixed-size lists with null. What rests on a text that was captured too late is unknown.
     """
     columns: dict[str, pa.Array] = {
         name: pa.array([sight.columns[name] for sight in sights], _TYPES.get(name, pa.string()))
@@ -75,7 +83,7 @@ def feature_rows(
         columns[name] = pa.array([sight.features[name] for sight in sights], kind)
     provenance = [found for found in metadata_provenance() if found.column in spec.metadata_fields]
     if content is not None:
-        late = np.array([sight.document_late for sight in sights], dtype=bool)
+        late = np.array([sight.run_document_late for sight in sights], dtype=bool)
         columns.update(_content_columns(content, late))
         provenance += [*content.provenance, *content.embedding_provenance]
     return pa.table({name: columns[name] for name in sorted(columns)}), provenance
@@ -85,12 +93,12 @@ def _content_columns(content: ContentRows, late: np.ndarray) -> dict[str, pa.Arr
     columns: dict[str, pa.Array] = {}
     for index, found in enumerate(content.provenance):
         values = np.ascontiguousarray(content.values[:, index])
-        if found.observed_at == CAPTURED and late.any():
+        if found.observed_at == DOCUMENT_SEEN and late.any():
             values = np.where(late, np.float32(np.nan), values)
         columns[found.column] = pa.array(values, pa.float32())
     for found in content.embedding_provenance:
         values = content.embeddings[found.column]
-        missing = np.isnan(values).all(axis=1) | (late if found.observed_at == CAPTURED else False)
+        missing = np.isnan(values).all(axis=1) | (late if found.observed_at == DOCUMENT_SEEN else False)
         flat = pa.array(np.where(missing[:, None], np.float32(0), values).reshape(-1), pa.float32())
         columns[found.column] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(missing))
     return columns

@@ -69,6 +69,12 @@ class Refusal:
         return self.platform_id, self.video_id
 
 
+def told(refused: Iterable[Refusal]) -> str:
+    """`2 × no_run, 1 × tombstoned`, empty where nothing was refused."""
+    counts = Counter(refusal.reason for refusal in refused)
+    return ", ".join(f"{count} × {reason}" for reason, count in sorted(counts.items()))
+
+
 @dataclass(frozen=True)
 class Selection:
     """`runs` sorted by video; `configurations`: config_hash → videos that have a successful run of it."""

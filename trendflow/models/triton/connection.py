@@ -114,7 +114,8 @@ class Session:
         if not self._ask(None, self._client.is_server_live):
             raise TrendFlowError("triton_unavailable", "The Triton server is not live.")
         self._memory = SharedMemoryPool.open(self._client) if shared_memory and url.startswith(_LOOPBACK) else None
-        log.info("connected to Triton at %s, tensors %s", url, "in shared memory" if self._memory else "on the wire")
+        way = "in shared memory" if self.uses_shared_memory else "on the wire"
+        log.info("connected to Triton at %s, tensors %s", url, way)
         # Runs when the session is dropped and at the latest when the interpreter ends.
         self._release = weakref.finalize(self, _release, self._client, self._channel, self._memory)
 

@@ -26,8 +26,8 @@ from trendflow.processes import started_ticks_of
 
 _SMALLEST = 1 << 16
 _CALL_TIMEOUT_S = 5.0
-_SETTLE_S = 1.0
-"""How long closing waits for a server that has answered but not let go yet: it answers first and lets go afterwards."""
+_SETTLE_S = 2.0
+"""How long closing waits for a server to let go: it answers first and gives up a request's memory afterwards."""
 _SETTLE_STEP_S = 0.005
 _ALIGNMENT = 64
 _FOLDER = Path("/dev/shm")
@@ -108,7 +108,7 @@ class SharedMemoryPool:
                 return best
             self._count += 1
             name = f"{self._prefix}-{self._count}"
-        self._reclaim()
+        self._keep(self._unregister(self._reclaimable()))
         # Powers of two, so that batches of similar size find each other's regions.
         memory = self._allocate(name, 1 << (max(size, _SMALLEST) - 1).bit_length())
         try:
@@ -136,19 +136,24 @@ class SharedMemoryPool:
             self._abandoned.append(region.name)
 
     def close(self) -> None:
-        """Unregister all regions that are not in use. A server that is gone has forgotten them already."""
+        """Unregister all regions. What the server still computes with when it had its time stays with the server.
+
+        A server that is gone has forgotten them already.
+        """
+        in_use = self._drop_unused()
+        end = time.monotonic() + _SETTLE_S
+        while in_use and time.monotonic() < end:
+            time.sleep(_SETTLE_STEP_S)
+            in_use = self._unregister(in_use)
+        self._keep(in_use)
+
+    def _drop_unused(self) -> list[str]:
+        """Unregister what no request needs; returns what the server still uses, which the caller keeps."""
         with self._lock:
             regions, self._free = self._free, []
         for region in regions:
             region.memory.close()
-        answered = self._unregister([region.name for region in regions])
-        end = time.monotonic() + _SETTLE_S
-        while answered and self._reclaims and time.monotonic() < end:
-            time.sleep(_SETTLE_STEP_S)
-            answered = self._unregister(answered)
-        with self._lock:
-            self._abandoned += answered
-        self._reclaim()
+        return self._unregister([*(region.name for region in regions), *self._reclaimable()])
 
     def _allocate(self, name: str, size: int) -> SharedMemory:
         try:
@@ -156,7 +161,7 @@ class SharedMemoryPool:
         except OSError as exc:
             if exc.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
-        self.close()  # what is free here is of other sizes
+        self._keep(self._drop_unused())  # what is free here is of other sizes
         try:
             return _allocated(name, size)
         except OSError as exc:
@@ -164,15 +169,18 @@ class SharedMemoryPool:
                 "out_of_memory", f"The shared memory of this host, {_FOLDER}, has no room for a batch.", bytes=size
             ) from exc
 
-    def _reclaim(self) -> None:
-        """Have the server give up what was abandoned, as far as it is done with it."""
+    def _reclaimable(self) -> list[str]:
+        """What was abandoned and may be asked for; the caller keeps what it does not get."""
         if not self._reclaims:
-            return
+            return []
         with self._lock:
             names, self._abandoned = self._abandoned, []
-        kept = self._unregister(names)
+        return names
+
+    def _keep(self, names: list[str]) -> None:
+        """To be asked for again."""
         with self._lock:
-            self._abandoned += kept
+            self._abandoned += names
 
     def _clear_after_dead_clients(self) -> None:
         """A client that was killed could not take its regions back, and the server would keep them until it ends."""
@@ -182,16 +190,17 @@ class SharedMemoryPool:
         self._unregister([name for name in status.regions if _is_of_dead_process(name)])
 
     def _unregister(self, names: list[str]) -> list[str]:
-        """Unregister regions; returns those the server still uses."""
-        kept: list[str] = []
+        """Unregister regions; returns those the server still uses. Where nobody answers, the rest is kept for later."""
+        in_use: list[str] = []
         for index, name in enumerate(names):
             try:
                 self._client.unregister_system_shared_memory(name, client_timeout=_CALL_TIMEOUT_S)
             except InferenceServerException as exc:
-                if exc.status() != "StatusCode.INTERNAL":  # nobody answers, and the others would wait for nothing
-                    return [*kept, *names[index:]]
-                kept.append(name)
-        return kept
+                if exc.status() != "StatusCode.INTERNAL":  # the others would wait for nothing
+                    self._keep(names[index:])
+                    break
+                in_use.append(name)
+        return in_use
 
 
 def _allocated(name: str, size: int) -> SharedMemory:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from trendflow.presentation.formatting import clock, difference, fixed, number, percent, plural
+from trendflow.presentation.framed import LegendItem
 from trendflow.presentation.measures import MIN_CHANGE_AXIS, REPETITION_COSINE, TOP_CLASSES, class_counts, opening_s
 from trendflow.presentation.run_view import RunView
 from trendflow.presentation.series import nice_range, sample_edges, value_range
 from trendflow.presentation.timeline import (
     Axis,
     Lane,
-    Legend,
     State,
     Track,
     axis_labels,
@@ -41,9 +41,9 @@ def story(view: RunView, axis: Axis) -> list[Track]:
     chart.dots(arrays["story_energy_peaks_times_s"], arrays["story_energy_peaks_values"], "dot c-cut")
     climax = value("climax_time_frac") * axis.duration
     facts = [f"climax at {clock(climax)}", f"opening {difference(value('hook_energy_diff'))} against the rest"]
-    legend = [Legend("opening", f"opening, {fixed(opening, 1, 's')}")]
+    legend = [LegendItem("opening", f"opening, {fixed(opening, 1, 's')}")]
     if len(arrays["story_energy_peaks_times_s"]):
-        legend.append(Legend("key-dot c-cut", plural(len(arrays["story_energy_peaks_times_s"]), "peak")))
+        legend.append(LegendItem("key-dot c-cut", plural(len(arrays["story_energy_peaks_times_s"]), "peak")))
     svg = chart.render(f"Energy, {facts[0]}, {facts[1]}")
     labels = axis_labels(ticks, bottom, top)
     return [Track("energy", title, about, facts, svg, "m", labels, legend=legend, decimals=2)]
@@ -66,7 +66,7 @@ def repetition(view: RunView, axis: Axis) -> list[Track]:
     chart.line(arrays["times_s"], similar, "curve main c-content", "area c-content")
     chart.level(REPETITION_COSINE, "level")
     facts = [f"repeated: {percent(view.feature('uniqueness', 'repetition_ratio'))} of samples"]
-    legend = [Legend("key-line level", f"repetition from {number(REPETITION_COSINE)}")]
+    legend = [LegendItem("key-line level", f"repetition from {number(REPETITION_COSINE)}")]
     svg, labels = chart.render(f"Repetition, {facts[0]}"), axis_labels(ticks, bottom, top)
     return [Track("repetition", title, about, facts, svg, "m", labels, legend=legend, decimals=2)]
 
@@ -144,5 +144,5 @@ def objects(view: RunView, axis: Axis) -> list[Track]:
     facts = [plural(len(counts), "class", "classes")]
     if len(counts) > TOP_CLASSES:
         facts.append(f"top {TOP_CLASSES} shown")
-    legend = [Legend("heat-1", "1"), Legend("heat-2", "2"), Legend("heat-3", "3 or more")]
+    legend = [LegendItem("heat-1", "1"), LegendItem("heat-2", "2"), LegendItem("heat-3", "3 or more")]
     return [Track("objects", title, about, facts, lanes=lanes, legend=legend)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trendflow.presentation.formatting import clock, fixed, number, plural
+from trendflow.presentation.framed import LegendItem
 from trendflow.presentation.measures import MIN_CHANGE_AXIS, MIN_COLOR_AXIS
 from trendflow.presentation.run_view import Arrays, RunView
 from trendflow.presentation.series import value_range
@@ -14,7 +15,6 @@ from trendflow.presentation.timeline import (
     EVENT_TYPES,
     HARD_CUT,
     Axis,
-    Legend,
     TimeLabel,
     Track,
     axis_labels,
@@ -48,7 +48,7 @@ def shots(view: RunView, axis: Axis) -> list[Track]:
     for k, kind in enumerate(types):
         _draw_event(chart, arrays, k, kind)
     present = sorted(set(types))
-    legend = [Legend(f"ev ev-{EVENT_TYPES[kind]}", EVENT_TITLES[kind]) for kind in present]
+    legend = [LegendItem(f"ev ev-{EVENT_TYPES[kind]}", EVENT_TITLES[kind]) for kind in present]
     facts = [plural(len(starts), "shot"), plural(types.count(HARD_CUT), "hard cut")]
     tracks = [
         Track(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trendflow.presentation.formatting import number, percent
+from trendflow.presentation.framed import LegendItem
 from trendflow.presentation.measures import (
     BLURRED_SHARPNESS,
     CAMERA_SHAKE,
@@ -22,7 +23,6 @@ from trendflow.presentation.series import covering, nice_range, sample_edges, va
 from trendflow.presentation.timeline import (
     Axis,
     Lane,
-    Legend,
     State,
     Track,
     axis_labels,
@@ -189,10 +189,10 @@ def _measure(
     chart = axis.chart(bottom, top, ticks)
     chart.line(arrays["times_s"], frames, "curve faint c-picture")
     chart.steps(sample_edges(arrays["times_s"], axis.duration), shots, "curve main c-picture")
-    legend = [Legend("key-line c-picture", "mean of the shot"), Legend("key-line faint c-picture", "frame")]
+    legend = [LegendItem("key-line c-picture", "mean of the shot"), LegendItem("key-line faint c-picture", "frame")]
     if level is not None:
         chart.level(level, "level")
-        legend.append(Legend("key-line level", f"blurred below {number(level)}"))
+        legend.append(LegendItem("key-line level", f"blurred below {number(level)}"))
     labels = axis_labels([ticks[0], ticks[-1]], bottom, top)
     return Track(name, title, about, facts, chart.render(title), "s", labels, legend=legend, decimals=2)
 

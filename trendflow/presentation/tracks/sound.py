@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from trendflow.presentation.formatting import fixed, number, percent
+from trendflow.presentation.framed import LegendItem
 from trendflow.presentation.measures import MIN_CHANGE_AXIS, sound_change
 from trendflow.presentation.run_view import ComponentView, RunView
 from trendflow.presentation.series import nice_range, value_range
 from trendflow.presentation.timeline import (
     Axis,
-    Legend,
     State,
     Track,
     axis_labels,
@@ -41,10 +41,10 @@ def loudness(view: RunView, axis: Axis) -> list[Track]:
     bottom, top, ticks = nice_range(found[0], found[1], 2)
     chart = axis.chart(bottom, top, ticks)
     chart.line(arrays["segment_center_sec"], lufs, "curve main c-audio", "area c-audio")
-    legend = [Legend("key-line c-audio", "2 s windows")]
+    legend = [LegendItem("key-line c-audio", "2 s windows")]
     if np.isfinite(integrated):
         chart.level(integrated, "level")
-        legend.append(Legend("key-line level", "integrated"))
+        legend.append(LegendItem("key-line level", "integrated"))
     return [
         Track(
             "loudness",

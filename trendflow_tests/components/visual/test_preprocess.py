@@ -24,8 +24,11 @@ LETTERBOX = {
 }
 
 
+DETECTOR = Catalogue.load()["nanodet_m_416"]
+
+
 def entry(**preprocessing: Any) -> CatalogueEntry:
-    return Catalogue.load()["nanodet_m_416"].model_copy(update={"preprocessing": preprocessing})
+    return DETECTOR.model_copy(update={"preprocessing": preprocessing})
 
 
 def ramp(width: int, height: int) -> np.ndarray:

@@ -22,7 +22,7 @@ def outcome(seed: int, n: int, missing: float = 0.0) -> Outcome:
 
 
 def only(values: np.ndarray, known: Outcome, min_rows: int = 3) -> Correlation:
-    (found,) = correlations({"x": values}, [known], min_rows)
+    (found,) = correlations([("x", values)], [known], min_rows)
     return found
 
 
@@ -70,5 +70,5 @@ def test_constants_have_no_correlation() -> None:
 def test_too_few_common_rows_are_not_judged() -> None:
     values = np.full(50, np.nan)
     values[:9] = np.arange(9.0)
-    assert list(correlations({"x": values}, [outcome(3, 50)], 10)) == []
+    assert list(correlations([("x", values)], [outcome(3, 50)], 10)) == []
     assert only(values, outcome(3, 50), 9).n == 9

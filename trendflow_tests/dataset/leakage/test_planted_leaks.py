@@ -179,6 +179,23 @@ def test_reviewed_columns_pass_the_alarm_alone(built: BuiltDataset, provenance: 
     assert caught(audit(table, provenance, policy)) == {"early_interest": {"provenance"}}
 
 
+def test_a_target_among_the_elements_of_an_embedding(
+    built: BuiltDataset, provenance: Sequence[ColumnProvenance]
+) -> None:
+    """A trainer takes every element as a feature of its own. Rows without the vector are in between."""
+    noise = np.random.default_rng(2).normal(size=(N, 3)).astype(np.float32)
+    empty = np.arange(N) % 9 == 0
+
+    def vectors(values: np.ndarray) -> pa.Array:
+        flat = pa.array(values.reshape(-1), pa.float32())
+        return pa.FixedSizeListArray.from_arrays(flat, 3, mask=pa.array(empty))
+
+    assert caught(planted(built, provenance, "shape", vectors(noise), honest("shape"))) == {}
+    leaking = noise.copy()
+    leaking[:, 1] = -built.table["target_views_14d"].to_numpy()
+    assert caught(planted(built, provenance, "shape", vectors(leaking), honest("shape"))) == {"shape": {"statistics"}}
+
+
 def test_a_column_added_to_the_files_is_caught(tmp_path: Path, built: BuiltDataset) -> None:
     table = built.table.append_column("innocent", built.table["target_likes_21d"])
     folder = write_dataset(dataclasses.replace(built, table=table), tmp_path, SCHEMAS)
@@ -218,3 +235,14 @@ def test_the_real_snapshots_pass(data_dir: Path) -> None:
 def audit_of(found: SnapshotSet) -> LeakageAudit:
     built = build(found)
     return audit(built.table, read_provenance(built.provenance), SPEC.leakage)
+
+
+def test_an_audit_is_a_document_of_its_schema(built: BuiltDataset, provenance: Sequence[ColumnProvenance]) -> None:
+    clean = audit(built.table, provenance, SPEC.leakage).document()
+    assert (clean["schema_version"], clean["passed"], clean["findings"]) == ("leakage_audit_v1", True, [])
+    caught = audit(built.table.append_column("more", pa.nulls(N, pa.float64())), provenance, SPEC.leakage).document()
+    assert not caught["passed"]
+    assert {(found["net"], found["column"]) for found in caught["findings"]} == {("provenance", "more")}
+    with pytest.raises(TrendFlowError, match=r"no leakage_audit_v1.*n_rows") as refused:
+        LeakageAudit(-1, 0, clean["verdicts"], ()).document()
+    assert refused.value.error_code == "artifact_validation_failed"

@@ -17,8 +17,8 @@ class Shard:
         comments = ",".join([json.dumps("c" * 1000)] * kilobytes)
         shot = f'{{"time_get": "2026_01_10_12_00", "viewCount": "1", "comments": [{comments}]}}'
         record = f'{{"metadata": {{"publishedAt": "2026-01-09T12:00:00Z", "title": "t"}}, "snapshot_0": {shot}}}'
-        self._parts = self._made(videos, record)
-        self._left = b""
+        self._begin = lambda: self._made(videos, record)
+        self.seek(0)
 
     @staticmethod
     def _made(videos: int, record: str) -> Iterator[bytes]:
@@ -26,6 +26,10 @@ class Shard:
         for at in range(videos):
             yield f'{"," if at else ""}"v{at:010d}":{record}'.encode()
         yield b"}"
+
+    def seek(self, position: int) -> None:
+        assert position == 0
+        self._parts, self._left = self._begin(), b""
 
     def read(self, size: int) -> bytes:
         while len(self._left) < size and (part := next(self._parts, None)) is not None:
@@ -36,7 +40,7 @@ class Shard:
 
 def peak(videos: int, kilobytes: int) -> float:
     into = Observations()
-    read_json_shard(Shard(videos, kilobytes), "shard.json", into)  # type: ignore[arg-type]  # all it needs is `read`
+    read_json_shard(Shard(videos, kilobytes), "shard.json", into)  # type: ignore[arg-type]  # it needs no more
     assert len(into) == videos
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

@@ -211,6 +211,14 @@ def test_a_broken_shard_is_refused_without_quoting_it(tmp_path: Path, data: byte
     assert caught.value.__cause__ is None
 
 
+def test_a_byte_order_mark_changes_nothing(tmp_path: Path) -> None:
+    marked = tmp_path / "marked.json"
+    marked.write_bytes(b"\xef\xbb\xbf" + json.dumps({VIDEO: record(snapshot())}).encode())
+    found = import_snapshots([marked])
+    assert found.snapshots["video_id"].to_pylist() == [VIDEO]
+    assert found.snapshots["views"].to_pylist() == [1000.0]
+
+
 def test_hostile_nesting_is_only_a_malformed_part(tmp_path: Path) -> None:
     deep = "[" * 20_000 + "]" * 20_000
     path = tmp_path / "shard.json"

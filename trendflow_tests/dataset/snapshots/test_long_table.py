@@ -112,6 +112,66 @@ def test_rows_of_a_csv_with_another_number_of_fields_are_counted(tmp_path: Path)
     assert found.report.counts["record_malformed"] == 2
 
 
+HEAD = "video_id,snapshot_time,title,views\n"
+ROW = "abcdefghij0,2026-01-10 12:00:00,{},5\n"
+
+
+@pytest.mark.parametrize(
+    ("titles", "line"),
+    [
+        (["one", '"never closed', "three", "four"], 3),
+        (["one", '"two\nlines"', '"never closed'], 5),
+        (['"never closed', '"closed"', "three"], 2),  # the next quote ends the field, and text follows it
+        (["one", '"swallows', 'a row", and more', "four"], 3),  # a comma follows, but that is another number of fields
+        (['"said ""so"""', '"said ""so""'], 3),
+    ],
+)
+def test_a_quote_that_is_not_closed_refuses_the_file(tmp_path: Path, titles: list[str], line: int) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(HEAD + "".join(map(ROW.format, titles)))
+    with pytest.raises(TrendFlowError, match=rf"table\.csv has a quote in line {line} that is not closed") as caught:
+        import_snapshots([path])
+    assert caught.value.error_code == "input_constraint_violated"
+
+
+def test_an_unclosed_quote_in_the_header_or_of_a_long_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    for text, line in (
+        (HEAD.replace("views", '"views') + ROW.format("one"), 1),
+        (HEAD + ROW.format('"one') + ROW.format("x" * 99) * 9999, 2),
+    ):
+        path.write_text(text)
+        with pytest.raises(TrendFlowError, match=f"in line {line} ") as caught:
+            import_snapshots([path])
+        assert caught.value.error_code == "input_constraint_violated"
+
+
+def test_quotes_that_are_in_order_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    titles = ['"two\nlines, one field"', '"said ""so"""', 'a 5" disc', '""']
+    rows = "".join(ROW.format(title).replace("ij0", f"ij{at}") for at, title in enumerate(titles))
+    path.write_text(HEAD + rows + "\n")
+    found = import_snapshots([path])
+    assert found.report.counts["record_malformed"] == 0
+    assert found.videos["title"].to_pylist() == ["two\nlines, one field", 'said "so"', 'a 5" disc', None]
+
+
+def test_a_folder_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").mkdir()
+    with pytest.raises(TrendFlowError, match=r"'x\.csv' is a folder") as caught:
+        import_snapshots([tmp_path / "x.csv"])
+    assert caught.value.error_code == "config_invalid"
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".csv"])
+def test_columns_that_are_ignored_are_named(tmp_path: Path, kind: str) -> None:
+    path = stored(tmp_path, frame().assign(second=1, first="x").drop(columns="other"), kind)
+    [source] = import_snapshots([path]).report.sources
+    assert source["ignored_columns"] == ["first", "second"]
+    [source] = import_snapshots([stored(tmp_path, frame().drop(columns="other"), kind)]).report.sources
+    assert "ignored_columns" not in source
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes("\ufeffvideo_id,snapshot_time\nabcdefghij0,2026-01-10T12:00:00Z\n".encode())
@@ -136,6 +196,15 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, data: bytes) -> No
     with pytest.raises(TrendFlowError) as caught:
         import_snapshots([tmp_path / name])
     assert caught.value.error_code == "artifact_validation_failed"
+
+
+def test_a_source_that_is_no_name_is_that_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    pq.write_table(
+        pa.table({"video_id": ["abcdefghij0"], "snapshot_time": [datetime(2026, 1, 10, tzinfo=UTC)], "source": [7]}),
+        path,
+    )
+    assert import_snapshots([path]).snapshots["source"].to_pylist() == ["table.parquet"]
 
 
 def test_batches_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,3 +234,16 @@ def test_the_real_table(data_dir: Path) -> None:
         "text_decoded": found.report.counts["text_decoded"],
     }
     assert not videos["title"].str.contains("&(?:amp|quot|#39|lt|gt);").any()
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"table.{form}"
+    if form == "csv":
+        path.write_text("video_id,snapshot_time,views,views\n-abcdefghi_,2026-01-10T12:00:00Z,1,2\n")
+    else:
+        columns = [pa.array(["-abcdefghi_"]), pa.array(["2026-01-10T12:00:00Z"]), pa.array([1]), pa.array([2])]
+        pq.write_table(pa.Table.from_arrays(columns, names=["video_id", "snapshot_time", "views", "views"]), path)
+    with pytest.raises(TrendFlowError, match="has the column views twice") as caught:
+        import_snapshots([path])
+    assert caught.value.error_code == "artifact_validation_failed"

@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.schema import SchemaRegistry
 from trendflow.dataset.parquet import parquet_bytes, table_digest
+from trendflow.dataset.snapshots.report import REPORT_VERSION, RULES
 from trendflow.dataset.snapshots.tables import SNAPSHOTS_V1, VIDEOS_V1, SnapshotSet, first_snapshots
 from trendflow_tests.dataset.snapshots.shards import imported, record, snapshot
 
@@ -118,6 +120,24 @@ def test_missing_and_damaged_files_are_refused(tmp_path: Path, found: SnapshotSe
     assert caught.value.error_code == "dependency_missing"
 
 
+def test_tables_of_two_imports_are_no_set(tmp_path: Path, found: SnapshotSet) -> None:
+    found.write(tmp_path / "set")
+    other = imported(tmp_path / "other", {"zyxwvutsrq1": VIDEOS["zyxwvutsrq1"]})
+    (tmp_path / "set" / "videos.parquet").unlink()
+    (tmp_path / "set" / "videos.parquet" / "in the way").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"videos\.parquet"):
+        other.write(tmp_path / "set")
+    with pytest.raises(TrendFlowError) as interrupted:
+        SnapshotSet.read(tmp_path / "set")
+    assert interrupted.value.error_code == "artifact_validation_failed"
+    assert not (tmp_path / "set" / "import_report.json").exists()
+    found.write(tmp_path / "mixed")
+    other.write(tmp_path / "one")
+    (tmp_path / "one" / "videos.parquet").replace(tmp_path / "mixed" / "videos.parquet")
+    with pytest.raises(TrendFlowError, match="of other tables"):
+        SnapshotSet.read(tmp_path / "mixed")
+
+
 def test_a_table_of_another_form_is_refused(tmp_path: Path, found: SnapshotSet) -> None:
     found.write(tmp_path)
     pq.write_table(pa.table({"video_id": ["a"]}), tmp_path / "videos.parquet")
@@ -129,3 +149,47 @@ def test_the_report_names_every_rule(found: SnapshotSet) -> None:
     document = json.loads(found.report.to_json())
     assert document["counts"]["duplicate_conflict"] == 0
     assert document["counts"]["counter_missing"] == 1
+
+
+def test_the_schema_of_the_report_knows_every_rule() -> None:
+    document = SchemaRegistry.load().documents[REPORT_VERSION]
+    assert sorted(document["$defs"]["rule"]["enum"]) == sorted(RULES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"report_version": "import_report_v2"},
+        {"n_videos": -1},
+        {"title": "A text of a video"},
+        {"counts": {"made_up": 1}},
+        {"listed": {"before_publication": [{"title": "A text of a video"}]}},
+        {"sources": [{"name": "/home/someone/shard.json", "records": {}, "snapshots": 0}]},
+    ],
+)
+def test_a_report_that_breaks_its_schema_is_refused(
+    tmp_path: Path, found: SnapshotSet, change: dict[str, object]
+) -> None:
+    found.write(tmp_path)
+    document = {**json.loads((tmp_path / "import_report.json").read_bytes()), **change}
+    (tmp_path / "import_report.json").write_text(json.dumps(document))
+    with pytest.raises(TrendFlowError, match="is not an import report") as caught:
+        SnapshotSet.read(tmp_path)
+    assert caught.value.error_code == "artifact_validation_failed"
+    assert "A text" not in str(caught.value)
+
+
+def test_a_set_without_a_deleted_video_names_it_nowhere(tmp_path: Path) -> None:
+    early = snapshot("2025_12_01_12_00", "1")  # before the publication: the report lists it
+    gone, kept = "-abcdefghi_", "zyxwvutsrq1"
+    full = imported(tmp_path, {name: record(early, snapshot("2026_01_17_12_00", "9")) for name in (gone, kept)})
+    assert {place["video_id"] for place in full.report.listed["before_publication"]} == {gone, kept}
+    left = full.without({("youtube", gone), ("upload", kept)})
+    only = imported(tmp_path, {kept: record(early, snapshot("2026_01_17_12_00", "9"))})
+    assert left.videos.equals(only.videos)
+    assert left.snapshots.drop_columns(["source_row"]).equals(only.snapshots.drop_columns(["source_row"]))
+    assert gone.encode() not in left.report.to_json()
+    assert (left.report.n_videos, left.report.n_snapshots) == (1, 1)
+    assert (left.report.counts["video_deleted"], full.report.counts["video_deleted"]) == (1, 0)
+    assert len(full.report.listed["before_publication"]) == 2, "the set itself stays as it was"
+    left.write(tmp_path / "out")

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.parquet import parquet_bytes
+from trendflow.dataset.program import builder_digest
 from trendflow.dataset.table import build as building
 from trendflow.dataset.table.feature_spec import FeatureSpec
 from trendflow.dataset.targets import build_targets
@@ -172,6 +174,41 @@ def test_a_fingerprint_covers_every_input(tmp_path: Path) -> None:
         build(found).metadata["dataset_fingerprint"],
     }
     assert len(fingerprints) == 6
+
+
+def test_another_builder_makes_another_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, results = corpus_snapshots(tmp_path, range(3)), runs(range(3))
+    before = build(found, results)
+    monkeypatch.setattr(building, "builder_digest", lambda: "0" * 64)
+    after = build(found, results)
+    assert (before.metadata["builder_digest"], after.metadata["builder_digest"]) == (builder_digest(), "0" * 64)
+    assert before.version != after.version
+    assert repr(after.table.to_pylist()) == repr(before.table.to_pylist())
+
+
+def test_other_tables_of_characters_make_another_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, results = corpus_snapshots(tmp_path, range(3)), runs(range(3))
+    before = build(found, results)
+    monkeypatch.setattr(building, "library_versions", lambda: {"unicode": "0.0.0"})
+    after = build(found, results)
+    assert before.metadata["library_versions"]["unicode"] == unicodedata.unidata_version
+    assert after.metadata["library_versions"] == {"unicode": "0.0.0"}
+    assert before.version != after.version
+
+
+def test_what_was_refused_and_what_an_import_kept_out_are_inputs(tmp_path: Path) -> None:
+    found = corpus_snapshots(tmp_path, range(3))
+    before = build(found, runs(range(3)))
+    # A run of a video without snapshots adds no row, yet `refused.json` names it.
+    more = build(found, runs(range(4)))
+    assert repr(more.table.to_pylist()) == repr(before.table.to_pylist())
+    assert json.loads(before.reports["refused.json"]) == []
+    assert [row["video_id"] for row in json.loads(more.reports["refused.json"])] == [video(3)]
+    assert more.version != before.version
+    rows = [row for number in range(3) for row in snapshot_rows(number)]
+    twice = build(snapshots(tmp_path, [*rows[:1], *rows]), runs(range(3)))
+    assert twice.metadata["edge_cases"]["import_duplicate_equal"] == 1
+    assert twice.version != before.version
 
 
 def test_the_spec_chooses_the_columns(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ class Platform:
 
     def __init__(self, at: datetime) -> None:
         self.at = at
+        self.clock = lambda: at
         self.asked: list[list[str]] = []
 
     def channel_ids(self, video_ids: Iterable[str]) -> Mapping[str, str]:
@@ -45,7 +46,7 @@ def rows() -> list[dict[str, object]]:
 
 def test_only_what_is_missing_is_asked_for(tmp_path: Path, rows: list[dict[str, object]]) -> None:
     platform = Platform(START + timedelta(minutes=59))
-    found = look_up_channels(snapshots(tmp_path, rows), platform)
+    found = look_up_channels(snapshots(tmp_path, rows), platform, platform.clock)
     assert platform.asked == [[UNNAMED, UNKNOWN], ["quiet"]]
     assert {row["video_id"]: row["channel_id"] for row in found.table.to_pylist()} == {
         UNNAMED: "found",
@@ -54,12 +55,22 @@ def test_only_what_is_missing_is_asked_for(tmp_path: Path, rows: list[dict[str, 
     }
 
 
+@pytest.mark.parametrize(("minutes", "asked"), [(60, ["quiet"]), (61, None)])
+def test_counters_that_no_build_could_take_are_not_asked_for(
+    tmp_path: Path, rows: list[dict[str, object]], minutes: int, asked: list[str] | None
+) -> None:
+    platform = Platform(START + timedelta(minutes=minutes))
+    look_up_channels(snapshots(tmp_path, rows), platform, platform.clock)
+    assert platform.asked == [[UNNAMED, UNKNOWN], *([] if asked is None else [asked])]
+
+
 @pytest.mark.parametrize(("minutes", "expected"), [(60, ("lookup", 10.0)), (61, ("missing", None))])
 def test_counters_count_only_if_they_were_seen_in_time(
     tmp_path: Path, rows: list[dict[str, object]], minutes: int, expected: tuple[str, float | None]
 ) -> None:
-    imported = snapshots(tmp_path, rows)
-    built = build(imported, enrichment=look_up_channels(imported, Platform(START + timedelta(minutes=minutes))))
+    imported, platform = snapshots(tmp_path, rows), Platform(START + timedelta(minutes=minutes))
+    asked_in_time = look_up_channels(imported, platform, lambda: START)
+    built = build(imported, enrichment=asked_in_time)
     source, value = expected
     assert built.table["video_id"].to_pylist() == [NAMED, UNNAMED, SILENT_VIDEO]
     assert built.metadata["channel_enrichment"][f"statistics_{source}"] == 1
@@ -72,7 +83,8 @@ def test_counters_count_only_if_they_were_seen_in_time(
 
 def test_a_written_table_builds_the_same_dataset(tmp_path: Path, rows: list[dict[str, object]]) -> None:
     imported = snapshots(tmp_path, rows)
-    asked = look_up_channels(imported, Platform(datetime(2026, 3, 1, 12, 30, tzinfo=UTC)))
+    platform = Platform(datetime(2026, 3, 1, 12, 30, tzinfo=UTC))
+    asked = look_up_channels(imported, platform, platform.clock)
     path = tmp_path / "channels.parquet"
     path.write_bytes(asked.to_parquet())
     kept = Enrichment.read(path)

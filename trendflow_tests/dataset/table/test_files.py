@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from trendflow.contracts.canonical import sha256_hex
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.table import files
 from trendflow.dataset.table.build import BuiltDataset
-from trendflow.dataset.table.files import METADATA_FILE, TABLE_FILE, fetch_dataset, store_dataset, write_dataset
+from trendflow.dataset.table.files import (
+    METADATA_FILE,
+    TABLE_FILE,
+    dataset_files,
+    fetch_dataset,
+    store_dataset,
+    write_dataset,
+)
 from trendflow.dataset.table.reader import Dataset
 from trendflow.storage.object_store import ObjectNotFound, ObjectStore
 from trendflow.storage.result_store import ResultStore
@@ -57,8 +66,26 @@ def test_writing_again_changes_nothing(tmp_path: Path, built: BuiltDataset) -> N
     before = (folder / METADATA_FILE).read_bytes()
     assert write_dataset(built, tmp_path, SCHEMAS) == folder
     assert (folder / METADATA_FILE).read_bytes() == before
-    (folder / TABLE_FILE).write_bytes(b"PAR1")
-    with pytest.raises(TrendFlowError, match=r"dataset\.parquet differs"):
+    for name in ("refused.json", TABLE_FILE):
+        (folder / name).write_bytes(b"PAR1")
+        with pytest.raises(TrendFlowError, match=f"{re.escape(name)} differs"):
+            write_dataset(built, tmp_path, SCHEMAS)
+        (folder / name).write_bytes(dataset_files(built, SCHEMAS)[name])
+    assert write_dataset(built, tmp_path, SCHEMAS) == folder
+
+
+@pytest.mark.parametrize("name", [TABLE_FILE, "provenance.parquet"])
+def test_tables_that_another_release_of_the_library_wrote_are_the_same(
+    tmp_path: Path, built: BuiltDataset, name: str
+) -> None:
+    folder = write_dataset(built, tmp_path, SCHEMAS)
+    ours = (folder / name).read_bytes()
+    table = pq.read_table(folder / name)
+    pq.write_table(table, folder / name, compression="none", version="1.0")
+    assert (folder / name).read_bytes() != ours
+    assert write_dataset(built, tmp_path, SCHEMAS) == folder
+    pq.write_table(table.slice(1), folder / name)
+    with pytest.raises(TrendFlowError, match=f"{re.escape(name)} differs"):
         write_dataset(built, tmp_path, SCHEMAS)
 
 
@@ -136,6 +163,28 @@ def test_a_dataset_that_is_not_in_order_is_refused(
     assert caught.value.error_code == code
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"passed": False}, "findings"),
+        ({"verdicts": {}}, "verdicts"),
+        ({"schema_version": "leakage_audit_v2"}, "schema_version"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_a_leakage_report_of_another_form_is_refused(
+    tmp_path: Path, built: BuiltDataset, change: dict[str, object], why: str
+) -> None:
+    folder = write_dataset(built, tmp_path, SCHEMAS)
+    report = json.dumps({**json.loads(built.reports["leakage_report.json"]), **change}).encode()
+    (folder / "leakage_report.json").write_bytes(report)
+    digests = json.loads((folder / METADATA_FILE).read_bytes())["files"]
+    _metadata(files={**digests, "leakage_report.json": sha256_hex(report)})(folder)
+    with pytest.raises(TrendFlowError, match=rf"no leakage_audit_v1.*{why}") as caught:
+        Dataset.read(folder, SCHEMAS)
+    assert caught.value.error_code == "artifact_validation_failed"
+
+
 def test_a_store_gives_back_what_it_got_and_nothing_half_copied(tmp_path: Path, built: BuiltDataset) -> None:
     folder = write_dataset(built, tmp_path, SCHEMAS)
     store = ObjectStore.open("memory://")
@@ -143,6 +192,10 @@ def test_a_store_gives_back_what_it_got_and_nothing_half_copied(tmp_path: Path, 
     assert prefix == f"datasets/{built.version}"
     fetched = fetch_dataset(store, prefix, tmp_path / "other")
     assert Dataset.read(fetched, SCHEMAS).metadata == Dataset.read(folder, SCHEMAS).metadata
+    store.put(f"{prefix}/{METADATA_FILE}", b'{"files"')
+    with pytest.raises(TrendFlowError) as damaged:
+        fetch_dataset(store, prefix, tmp_path / "third")
+    assert damaged.value.error_code == "artifact_validation_failed"
     store.delete(f"{prefix}/{METADATA_FILE}")
     with pytest.raises(ObjectNotFound):
         fetch_dataset(store, prefix, tmp_path / "third")

@@ -30,8 +30,10 @@ LAYOUT = Layout(
     observed_at=("publish_time", "captured_at"),
 )
 KINDS = {"core_clip": "core", "text_processor": "text"}
-SIGHT = first_sight(VIDEO, FIRST, 60)
-LATE = first_sight({**VIDEO, "captured_at": T0 + timedelta(hours=2)}, FIRST, 60)
+IN_TIME = T0 + timedelta(minutes=60)
+SIGHT = first_sight(VIDEO, FIRST, 60, run_created_at=IN_TIME)
+LATE_PAGE = first_sight({**VIDEO, "captured_at": T0 + timedelta(hours=2)}, FIRST, 60, run_created_at=IN_TIME)
+LATE_RUN = first_sight(VIDEO, FIRST, 60, run_created_at=T0 + timedelta(minutes=61))
 
 
 def vector(x: float, y: float, **embeddings: list[float]) -> Content:
@@ -59,20 +61,32 @@ def test_an_embedding_nobody_computes_is_refused() -> None:
         content_rows([vector(1.0, 2.0)], spec, KINDS)
 
 
-def test_what_rests_on_a_late_document_is_unknown() -> None:
+def test_what_rests_on_a_late_text_is_unknown() -> None:
+    """The page of the snapshot and the text of the run are copies of one document, each seen at its own time."""
     spec = spec_with(TEXT_EMBEDDING)
-    contents = [vector(1.0, 2.0, **{TEXT_EMBEDDING: [1.0, 1.0]})] * 2
-    table, _ = feature_rows([SIGHT, LATE], content_rows(contents, spec, KINDS), spec)
-    np.testing.assert_array_equal(table["text_processor__y__value"].to_numpy(), [2.0, np.nan])
-    np.testing.assert_array_equal(table["core_clip__x__value"].to_numpy(), [1.0, 1.0])
-    assert table[TEXT_EMBEDDING].to_pylist() == [[1.0, 1.0], None]
-    assert table["language"].to_pylist() == ["en", None]
+    contents = [vector(1.0, 2.0, **{TEXT_EMBEDDING: [1.0, 1.0]})] * 3
+    table, provenance = feature_rows([SIGHT, LATE_PAGE, LATE_RUN], content_rows(contents, spec, KINDS), spec)
+    np.testing.assert_array_equal(table["text_processor__y__value"].to_numpy(), [2.0, 2.0, np.nan])
+    np.testing.assert_array_equal(table["core_clip__x__value"].to_numpy(), [1.0, 1.0, 1.0])
+    assert table[TEXT_EMBEDDING].to_pylist() == [[1.0, 1.0], [1.0, 1.0], None]
+    assert table["language"].to_pylist() == ["en", None, "en"]
+    clocks = {found.column: found.observed_at for found in provenance}
+    assert clocks["text_processor__y__value"] == clocks[TEXT_EMBEDDING] == "document_observed_at"
+    assert clocks["core_clip__x__value"] == "publish_time"
+    assert table["document_observed_at"].to_pylist() == [IN_TIME, IN_TIME, T0 + timedelta(minutes=61)]
+
+
+def test_a_text_of_no_known_time_is_unknown() -> None:
+    table, _ = feature_rows([first_sight(VIDEO, FIRST, 60)], content_rows([vector(1.0, 2.0)], SPEC, KINDS), SPEC)
+    assert np.isnan(table["text_processor__y__value"].to_numpy()).tolist() == [True]
+    assert table["core_clip__x__value"].to_pylist() == [1.0]
 
 
 def test_one_row_is_a_row_of_the_table() -> None:
     contents = [vector(float(number), -float(number)) for number in range(3)]
-    table, provenance = feature_rows([SIGHT, LATE, SIGHT], content_rows(contents, SPEC, KINDS), SPEC)
-    for number, sight in enumerate([SIGHT, LATE, SIGHT]):
+    sights = [SIGHT, LATE_RUN, LATE_PAGE]
+    table, provenance = feature_rows(sights, content_rows(contents, SPEC, KINDS), SPEC)
+    for number, sight in enumerate(sights):
         row, same = feature_rows([sight], content_rows(contents[number : number + 1], SPEC, KINDS), SPEC)
         assert row.schema == table.schema
         assert repr(row.to_pylist()[0]) == repr(table.slice(number, 1).to_pylist()[0])

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tritonclient.grpc import InferenceServerClient
 
-from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.keys import model_signature
 from trendflow.models.batching import BatchRunner
 from trendflow.models.catalogue import Catalogue, CatalogueEntry
@@ -23,13 +18,26 @@ from trendflow.models.interface import TextEncoder
 from trendflow.models.pool import ModelPool
 from trendflow.models.triton.connection import Session, TritonConnection
 from trendflow.models.triton.runtime import TritonHandle
-from trendflow.models.triton.shared_memory import SharedMemoryPool
-from trendflow_tests.triton import LARGEST_BATCH_IN_MEMORY, STARTER, Served, double_entry
+from trendflow.models.triton.wire import Answered, InferenceChannel
+from trendflow_tests.models.triton.faulty import (
+    BREAKS,
+    HANGS,
+    LARGEST_BATCH_IN_MEMORY,
+    NO_OUTPUT,
+    SAYS_REQUESTS,
+    SAYS_ROWS,
+    TOO_LARGE,
+    WRONG_DTYPE,
+    WRONG_SHAPE,
+    code_of,
+    hanging,
+    rows,
+    until,
+    waiting_requests,
+)
+from trendflow_tests.triton import STARTER, Served, double_entry
 
 pytestmark = pytest.mark.xdist_group("triton")
-
-# First number of an input of the model `faulty`; see trendflow_tests/triton.py.
-HANGS, BREAKS, TOO_LARGE, NO_OUTPUT, WRONG_SHAPE, WRONG_DTYPE = range(1, 7)
 
 
 @pytest.fixture(params=[True, False], ids=["shared memory", "wire"])
@@ -47,18 +55,6 @@ def load(connection: TritonConnection, served: Served) -> Callable[..., TritonHa
         return TritonHandle.load(entry.model_copy(update=facts), "cpu", connection)
 
     return make
-
-
-def code_of(work: Callable[[], object]) -> str:
-    with pytest.raises(TrendFlowError) as error:
-        work()
-    return error.value.error_code
-
-
-def rows(count: int, first: float = 0.0) -> dict[str, np.ndarray]:
-    x = np.random.default_rng(count).normal(size=(count, 4)).astype(np.float32)
-    x[:, 0] = first
-    return {"x": x}
 
 
 def realistic(entry: CatalogueEntry, batch: int) -> dict[str, np.ndarray]:
@@ -104,15 +100,12 @@ def test_a_text_encoder_keeps_its_tokenizer_and_sends_its_model_away(models_dir:
     np.testing.assert_allclose(vectors[1], vectors[0], atol=1e-5)
 
 
-def test_a_batch_beyond_the_limit_is_sent_in_parts(load: Callable[..., TritonHandle], served: Served) -> None:
-    handle = load("double")
-    before = statistics(served, "double")
-    inputs = rows(27)
-    np.testing.assert_array_equal(handle.infer(inputs)["y"], inputs["x"] * 2)
-    after = statistics(served, "double", before.inference_count + 27)
+def test_a_batch_beyond_the_limit_is_sent_in_parts(load: Callable[..., TritonHandle]) -> None:
+    handle, inputs = load("faulty"), rows(27, SAYS_ROWS)
+    found = handle.infer(inputs)["y"]
     assert handle.entry.max_batch_size == 8
-    assert after.inference_count - before.inference_count == 27
-    assert max(batch.batch_size for batch in after.batch_stats) <= 8
+    np.testing.assert_array_equal(found[:, 0], [8] * 24 + [3] * 3)
+    np.testing.assert_array_equal(found[:, 1:], inputs["x"][:, 1:] * 2)
 
 
 def test_answers_find_their_requests_when_many_threads_ask(load: Callable[..., TritonHandle]) -> None:
@@ -132,42 +125,77 @@ def test_answers_find_their_requests_when_many_threads_ask(load: Callable[..., T
     assert wrong == []
 
 
-def test_the_server_puts_requests_of_several_clients_together(served: Served, served_pool: ModelPool) -> None:
-    """The first image occupies the model; what arrives meanwhile is executed as one batch."""
-    entry = Catalogue.load()["efficientnet_lite0_224"].on("triton")
-    served_pool.get(entry)
-    images = realistic(entry, 8)["images"]
-    sessions = [Session(served.state.grpc_url) for _ in range(2)]
-    before = statistics(served, entry.name)
-    requests = [
-        (session, session.send(entry, {"images": images[row : row + 1]}, {"B": 1}))
-        for row in range(8)
-        for session in sessions
-    ]
-    vectors = np.concatenate([session.result(request)["embeddings"] for session, request in requests])
-    after = statistics(served, entry.name, before.inference_count + 16)
+def test_the_server_puts_requests_of_several_clients_together(served: Served) -> None:
+    """One request occupies the model; of what arrives meanwhile, one request of each client, much is one batch."""
+    entry, sessions = served.entries["faulty"], [Session(served.state.grpc_url) for _ in range(6)]
+    inputs = np.repeat(np.arange(6, dtype=np.float32)[:, None], 4, axis=1)
+    inputs[:, 0] = SAYS_REQUESTS
+    with hanging(served) as started:
+        first = sessions[0].send(entry, rows(1, HANGS), {"B": 1})
+        until(started.exists)
+        requests = [session.send(entry, {"x": x[None]}, {"B": 1}) for session, x in zip(sessions, inputs, strict=True)]
+        until(lambda: waiting_requests(served) == len(requests))
+    sessions[0].result(first)
+    found = np.concatenate([session.result(request)["y"] for session, request in zip(sessions, requests, strict=True)])
     for session in sessions:
         session.close()
-    assert after.inference_count - before.inference_count == 16
-    assert after.execution_count - before.execution_count < 16
-    alone = served_pool.get(entry).infer({"images": images})["embeddings"]
-    np.testing.assert_allclose(vectors, np.repeat(alone, 2, axis=0), rtol=1e-4, atol=1e-5)
+    assert found[:, 0].max() > 1
+    np.testing.assert_array_equal(found[:, 1:], inputs[:, 1:] * 2)
+
+
+def test_no_more_requests_are_under_way_than_a_session_may_have(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them hang, so that the others have to wait for a slot."""
+    entry, session, lock = served.entries["faulty"], Session(served.state.grpc_url, max_in_flight=3), threading.Lock()
+    under_way, most = 0, 0
+    real = session._channel.infer
+
+    def infer(message: bytes, timeout_s: float, answered: Answered) -> Callable[[], object]:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+
+        def ended(*outcome: Any) -> None:
+            nonlocal under_way
+            with lock:
+                under_way -= 1
+            answered(*outcome)
+
+        return real(message, timeout_s, ended)
+
+    monkeypatch.setattr(session._channel, "infer", infer)
+
+    about_to_send = threading.Barrier(6)
+
+    def ask(number: int) -> None:
+        about_to_send.wait()
+        session.result(session.send(entry, rows(number), {"B": number}))
+
+    with ThreadPoolExecutor(5) as clients:
+        with hanging(served):
+            first = [session.send(entry, rows(1, HANGS), {"B": 1}) for _ in range(3)]
+            later = [clients.submit(ask, number) for number in range(1, 6)]
+            about_to_send.wait()
+        for answer in later:
+            answer.result()
+    for request in first:
+        session.result(request)
+    session.close()
+    assert (most, under_way) == (3, 0)
 
 
 def test_a_slow_model_is_a_timeout_and_harms_no_later_request(
     load: Callable[..., TritonHandle], served: Served
 ) -> None:
-    release = served.folder / "repository" / "faulty" / "release"
-    try:
+    with hanging(served):
         handle = load("faulty", deadline_ms=300)
         assert code_of(lambda: handle.infer(rows(2, HANGS))) == "triton_timeout"
-    finally:
-        release.touch()
     handle = load("faulty")
     for size in (2, 3, 4):  # the late answer must not land in a later request's memory
         inputs = rows(size)
         np.testing.assert_array_equal(handle.infer(inputs)["y"], inputs["x"] * 2)
-    release.unlink()
 
 
 @pytest.mark.parametrize(
@@ -215,12 +243,14 @@ def test_a_server_out_of_memory_gets_smaller_batches_until_they_fit(load: Callab
     ids=["dtype", "shape", "name"],
 )
 def test_wrong_inputs_are_refused_before_anything_is_sent(
-    load: Callable[..., TritonHandle], served: Served, inputs: dict[str, np.ndarray]
+    load: Callable[..., TritonHandle], monkeypatch: pytest.MonkeyPatch, inputs: dict[str, np.ndarray]
 ) -> None:
+    def infer(*_: object) -> None:
+        raise AssertionError("a request was sent")
+
     handle = load("double")
-    before = statistics(served, "double").inference_stats.fail.count
+    monkeypatch.setattr(InferenceChannel, "infer", infer)
     assert code_of(lambda: handle.infer(inputs)) == "model_spec_invalid"
-    assert statistics(served, "double").inference_stats.fail.count == before
 
 
 @pytest.mark.parametrize(("name", "code"), [("absent", "model_not_found"), ("unloadable", "model_load_failed")])
@@ -239,6 +269,23 @@ def changed(tensor: str, **facts: Any) -> dict[str, Any]:
     entry = double_entry("double")[0]
     specs = [spec.model_copy(update=facts) for spec in getattr(entry, tensor)]
     return {tensor: tuple(specs)}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"max_batch_size": 16}, changed("inputs", dtype="float16"), changed("inputs", shape=("B", 5))],
+    ids=["batch", "dtype", "shape"],
+)
+def test_what_the_server_itself_refuses_has_the_same_code(
+    connection: TritonConnection, served: Served, facts: dict[str, Any]
+) -> None:
+    """Sent all the same, as to a server that was exchanged after it had been checked."""
+    session, entry = connection.session(), served.entries["double"].model_copy(update=facts)
+    (spec,), batch = entry.inputs, entry.max_batch_size
+    wrong = {"x": np.zeros((batch, int(spec.shape[1])), spec.dtype)}
+    assert code_of(lambda: session.result(session.send(entry, wrong, {"B": batch}))) == "model_spec_invalid"
+    right = session.send(served.entries["double"], rows(2), {"B": 2})
+    np.testing.assert_array_equal(session.result(right)["y"], rows(2)["x"] * 2)
 
 
 @pytest.mark.parametrize(
@@ -281,105 +328,12 @@ def test_other_weights_are_refused(connection: TritonConnection) -> None:
     assert code_of(lambda: TritonHandle.load(other, "cpu", connection)) == "model_spec_invalid"
 
 
-def test_no_memory_stays_behind(served: Served) -> None:
-    """Neither a name in /dev/shm nor a region that the server keeps."""
-    before = own_regions(served)
-    session = Session(served.state.grpc_url)
-    entry = served.entries["double"]
-    session.result(session.send(entry, rows(8), {"B": 8}))
-    assert session.uses_shared_memory
-    assert [name for name in os.listdir("/dev/shm") if name.startswith("trendflow")] == []
-    assert own_regions(served) != before
-    session.close()
-    assert own_regions(served) == before
-
-
-def test_a_session_that_is_dropped_gives_its_memory_back(served: Served) -> None:
-    before = own_regions(served)
-    session = Session(served.state.grpc_url)
-    assert own_regions(served) != before
-    del session
-    assert own_regions(served) == before
-
-
 def test_weights_that_were_made_on_this_machine_are_served(load: Callable[..., TritonHandle]) -> None:
     inputs = rows(3)
     np.testing.assert_array_equal(load("made_here").infer(inputs)["y"], inputs["x"] * 2)
-
-
-def test_memory_of_a_request_that_came_too_late_is_given_up(served: Served) -> None:
-    """While the server may write into it, it refuses; the next region that is needed finds it done."""
-    release = served.folder / "repository" / "faulty" / "release"
-    entry = served.entries["faulty"]
-    slow = entry.model_copy(update={"deadline_ms": 300})
-    before = own_regions(served)
-    session = Session(served.state.grpc_url)
-    try:
-        assert code_of(lambda: session.result(session.send(slow, rows(2, HANGS), {"B": 2}))) == "triton_timeout"
-        late = set(own_regions(served)) - set(before)
-        assert len(late) == 1
-        session.result(session.send(served.entries["double"], rows(2), {"B": 2}))
-        assert late < set(own_regions(served)), "it is in use"
-    finally:
-        release.touch()
-    session.result(session.send(entry, rows(2), {"B": 2}))  # executed after the late one
-    session.close()
-    release.unlink()
-    assert own_regions(served) == before
-
-
-def test_memory_of_a_client_that_was_killed_is_given_up_by_the_next(served: Served) -> None:
-    before = own_regions(served)
-    killed = f"""
-import os, signal
-from trendflow.models.triton.connection import Session
-session = Session({served.state.grpc_url!r})
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    assert subprocess.run([sys.executable, "-c", killed], capture_output=True).returncode == -signal.SIGKILL
-    left = set(own_regions(served)) - set(before)
-    assert len(left) == 1
-    alive = Session(served.state.grpc_url)
-    assert not left & set(own_regions(served))
-    other = Session(served.state.grpc_url)
-    assert len(own_regions(served)) == len(before) + 2, "nobody takes the memory of those who live"
-    for session in (alive, other):
-        session.close()
-    assert own_regions(served) == before
-
-
-def test_a_host_without_room_for_a_batch_is_out_of_memory_and_not_a_crash(served: Served) -> None:
-    """Memory that is only promised would end the process at the first byte beyond what the host has."""
-    with InferenceServerClient(served.state.grpc_url) as client:
-        pool = SharedMemoryPool.open(client)
-        assert pool is not None
-        host = os.statvfs("/dev/shm")
-        assert code_of(lambda: pool.lease(host.f_blocks * host.f_frsize + 1)) == "out_of_memory"
-        region = pool.lease(1)
-        region.write(0, np.ones(1, np.uint8))
-        pool.give_back(region)
-        pool.close()
-    assert [name for name in os.listdir("/dev/shm") if name.startswith("trendflow")] == []
 
 
 def test_nobody_listens(free_port: Callable[[], int]) -> None:
     connection = TritonConnection(lambda: f"127.0.0.1:{free_port()}")
     entry = double_entry("double")[0]
     assert code_of(lambda: TritonHandle.load(entry, "cpu", connection)) == "triton_unavailable"
-
-
-def statistics(served: Served, name: str, units: int = 0) -> Any:
-    """What the server has counted, once it has counted `units`.
-
-    It answers first and counts afterwards; a count that never comes ends the test by its time limit.
-    """
-    with InferenceServerClient(served.state.grpc_url) as client:
-        while True:
-            (found,) = client.get_inference_statistics(name).model_stats
-            if found.inference_count >= units:
-                return found
-
-
-def own_regions(served: Served) -> list[str]:
-    with InferenceServerClient(served.state.grpc_url) as client:
-        return sorted(client.get_system_shared_memory_status().regions)

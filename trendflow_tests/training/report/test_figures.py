@@ -15,14 +15,14 @@ from training.report.figures import (
     predictors_in_order,
     quantile_reliability,
 )
-from training.report.run_files import Rows, TrainingRun, read_training_run
+from training.report.run_files import ReportedRun, Rows, read_reported_run
 from trendflow_tests.presentation.page import Drawing, Page
 from trendflow_tests.training.report.synthetic import write_run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
-    return read_training_run(write_run(tmp_path_factory.mktemp("run"), n=400))
+def run(tmp_path_factory: pytest.TempPathFactory) -> ReportedRun:
+    return read_reported_run(write_run(tmp_path_factory.mktemp("run"), n=400))
 
 
 def rows(y: list[float], p50: list[float]) -> Rows:
@@ -62,7 +62,7 @@ def test_no_rows_no_figure() -> None:
     assert quantile_reliability({"views_7d": rows([], [])}) is None
 
 
-def test_forecasts_stand_in_order_with_their_intervals(run: TrainingRun) -> None:
+def test_forecasts_stand_in_order_with_their_intervals(run: ReportedRun) -> None:
     """0.85 for the model; a constant has no order and no place."""
     found = predictors_in_order(run, "views_7d")
     assert found is not None
@@ -75,7 +75,7 @@ def test_forecasts_stand_in_order_with_their_intervals(run: TrainingRun) -> None
     assert whiskers[0] == pytest.approx([0.83, 0.87], abs=1e-3)
 
 
-def test_shares_below_the_quantiles_of_a_known_law(run: TrainingRun) -> None:
+def test_shares_below_the_quantiles_of_a_known_law(run: ReportedRun) -> None:
     """y is normal around p50, so the shares are 10, 50 and 90 %, up to 400 draws."""
     for found in run.rows.values():
         shares = observed_shares(found)
@@ -106,4 +106,4 @@ def test_only_evaluated_rows_count(tmp_path: Path) -> None:
     table = pq.read_table(folder / "predictions.parquet")
     parts = pa.array(["train" if k % 5 else "test" for k in range(table.num_rows)])
     pq.write_table(table.set_column(table.column_names.index("part"), "part", parts), folder / "predictions.parquet")
-    assert {len(found.y) for found in read_training_run(folder).rows.values()} == {10}
+    assert {len(found.y) for found in read_reported_run(folder).rows.values()} == {10}

@@ -15,7 +15,7 @@ from trendflow_tests.inference.manifests import HEADS, manifest
 from trendflow_tests.presentation.fitting import fit
 from trendflow_tests.presentation.page import Page
 from trendflow_tests.training.report.synthetic import COMPARATORS as USED
-from trendflow_tests.training.report.synthetic import head_metrics, write_run
+from trendflow_tests.training.report.synthetic import head_metrics, metrics, write_run
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,10 @@ def page(text: str) -> Page:
     return Page(text)
 
 
-def test_the_manifest_of_these_tests_is_one() -> None:
-    assert validate_document(SchemaRegistry.load(), "training_run_manifest_v1", manifest()) == []
+def test_the_documents_of_these_tests_are_such() -> None:
+    schemas = SchemaRegistry.load()
+    assert validate_document(schemas, "training_run_manifest_v1", manifest()) == []
+    assert validate_document(schemas, "training_metrics_v1", metrics()) == []
 
 
 def test_every_head_stands_beside_every_formula_with_n_and_interval(page: Page) -> None:
@@ -59,7 +61,7 @@ def test_a_head_that_does_not_beat_persistence_is_said_first(page: Page) -> None
     assert said < visible.index("Model against formulas")
     formula = "“Persistence, count and age”"
     assert f"Likes after 7 days: no difference shown against {formula}, Spearman +0.004 [−0.006, +0.014]" in visible
-    assert f"Likes after 21 days: worse against {formula}, Spearman −0.030 [−0.040, −0.020]" in visible
+    assert f"Likes after 21 days: worse than {formula}, Spearman −0.030 [−0.040, −0.020]" in visible
     assert visible.count("does not beat persistence") == 1
     assert visible.count("worse than persistence") == 1
 
@@ -86,10 +88,10 @@ def test_cards_say_what_the_numbers_rest_on(page: Page) -> None:
         "no snapshot near the horizon 200, counter fell 12",
         "channel_id_missing",
         "most of their rows",
-        "conformalised quantile regression",
+        "rearranged over levels and horizons, conformalised on val (CQR)",
         "Metadata and first snapshot + Picture + Sound",
         "Cut detection: cuts per minute",
-        "There is no earlier model.",
+        "There is nothing to judge by: the run was not compared with a current model.",
         "90\u202f%",
     ):
         assert words in page.visible
@@ -107,19 +109,37 @@ def test_folds_without_order_in_time_are_said(folder: Path, tmp_path: Path) -> N
     assert "pooled folds, not time ordered" in visible
 
 
+def test_the_quality_gate_is_told_in_words(page: Page) -> None:
+    assert "Shown to beat every formula, 14 and 21 days" in page.visible
+    assert "Not likes after 21 days: Persistence, count and age" in page.visible
+    assert "Holds in all 6 cases." in page.visible
+    assert not [word for word in ("beats_comparators", "likes_21d", "loglinear", "not_judged") if word in page.visible]
+
+
+def test_how_often_forecasts_were_put_in_order_is_said(page: Page) -> None:
+    assert "Horizons put in order" in page.visible
+    assert "17\u202f%" in page.visible
+    assert "contradict each other in most" not in page.visible
+
+
+def test_horizons_that_mostly_contradict_each_other_are_said_first(tmp_path: Path) -> None:
+    head = head_metrics()
+    head["repairs"]["rearranged"] = 0.91
+    visible = Page(render_training_report(write_run(tmp_path, likes_14d=head)).decode()).visible
+    said = visible.index("The horizons contradict each other in most forecasts")
+    assert said < visible.index("Likes after 14 days: 91\u202f%") < visible.index("Model against formulas")
+
+
 def test_a_dataset_without_metadata_and_metrics_without_extras_still_make_a_page(folder: Path, tmp_path: Path) -> None:
     import shutil
 
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / "dataset_metadata.json").unlink()
     metrics = json.loads((copy / "metrics.json").read_text())
-    for name in ("importance", "ablation", "gate"):
-        del metrics[name]
-    for head in metrics["heads"].values():
-        head["coverage"] = {}
+    metrics |= {"importance": {}, "ablation": {}}
     (copy / "metrics.json").write_text(json.dumps(metrics))
     visible = Page(render_training_report(copy).decode()).visible
-    assert "not measured" in visible
+    assert "What each family adds" not in visible
     assert "What the model rests on" not in visible
 
 
