@@ -162,6 +162,32 @@ def ui(
     raise typer.Exit(run(host, port))
 
 
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only say what would go.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Remove what is older than it is kept, and finish deletions of videos; the schedule does the same every night."""
+    from trendflow.commands.retention import gc as run
+
+    raise typer.Exit(run(dry_run, as_json))
+
+
+@app.command(context_settings=_RUN_KEYS)
+def delete(
+    video_id: Annotated[str, typer.Argument(help="Id of the video.")],
+    reason: Annotated[str, typer.Option(help="One word that the tombstone keeps.")] = "user_request",
+    lift: Annotated[
+        bool, typer.Option("--lift", help="Delete nothing: let a deleted video be submitted again.")
+    ] = False,
+) -> None:
+    """Delete a video with everything that came from it, refuse it from now on, and print the receipt."""
+    from trendflow.commands.retention import delete as erase
+    from trendflow.commands.retention import lift as allow
+
+    raise typer.Exit(allow(video_id) if lift else erase(video_id, reason))
+
+
 @app.command(context_settings=_RUN_KEYS)
 def show(
     run_key: Annotated[

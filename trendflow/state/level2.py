@@ -42,6 +42,10 @@ def _run_status(document: Document, event: Event) -> Document:
         "error_code": data.get("error_code"),
         "finished_at": event.ts if to in RUN_END else None,
     }
+    if to == "recovering":
+        changed["warnings"] = []  # what stays done repeats its own
+        if document["status"] in RUN_END:
+            changed["cancel_requested_at"] = None  # it was meant for the attempt that has ended
     if to == "running":
         changed["started_at"] = document["started_at"] or event.ts
         changed["resolved_models"] = data.get("resolved_models", document["resolved_models"])

@@ -101,6 +101,7 @@ class RunManager:
     def follow(self) -> None:
         """Read what others wrote since: a request to cancel, or the start of a manager that replaced this one."""
         self._view.follow()
+        self._files[RUN].is_in_force(self._view.documents)
 
     def queued(self) -> None:
         """The message of the run is in the queue."""
@@ -230,18 +231,19 @@ class RunManager:
         rows = self.view.components.values()
         if self.view.run["status"] not in ("running", "success") or run_outcome(rows) != "success":
             self._refuse("success")
-        if any(row["status"] == "error" for row in rows):
-            self.warning("partial_failure")
+        self._warn_of_failures()
         self._end("success", {})
 
     def fail(self, error: TrendFlowError) -> None:
         """End the run in `error`. What still runs gets the same error, what waits is skipped."""
+        self._warn_of_failures()
         self._settle(error)
         self._end("error", {"error": error.message, "error_code": error.error_code})
 
     def cancel(self) -> None:
         """End the run in `cancelled`, once its components have stopped."""
         error = TrendFlowError("cancelled", "The run was cancelled.")
+        self._warn_of_failures()
         self._settle(error)
         self._end("cancelled", {"error": error.message, "error_code": error.error_code})
 
@@ -277,6 +279,12 @@ class RunManager:
         for name, row in self.view.components.items():
             if row["status"] != "waiting" and row["status"] not in DONE:
                 self._component_status(name, "waiting", {})
+
+    def _warn_of_failures(self) -> None:
+        """Say once that optional components failed, however the run ends."""
+        failed = any(row["status"] == "error" and not row["required"] for row in self.view.components.values())
+        if failed and "partial_failure" not in self.view.run["warnings"]:
+            self.warning("partial_failure")
 
     def _settle(self, error: TrendFlowError) -> None:
         for name, row in self.view.components.items():

@@ -21,7 +21,7 @@ from trendflow.contracts.schema import SchemaRegistry
 from trendflow.state.clock import Clock
 from trendflow.storage.object_store import ObjectNotFound, ObjectStore
 from trendflow.storage.retry import ContentionPolicy, exhausted
-from trendflow.submission.items import Item, New, Refused, Submission, decode_submission, submission_day
+from trendflow.submission.items import Cached, Item, New, Refused, Submission, decode_submission, submission_day
 from trendflow.submission.message import Message
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,10 @@ class Inbox:
             won = list(writers.map(self._claim, places))
         return [_run_id(place.run_path) for place, mine in zip(places, won, strict=True) if not mine]
 
+    def know(self, place: Place) -> None:
+        """Let a run that answers an item, and was made on another way than by a submission, be found by its id."""
+        self._claim(place)
+
     def place_of(self, run_id: str) -> Place | None:
         """Where the message of a run stands, also of one that ended; None for a run that was never submitted here."""
         validate_run_id(run_id)
@@ -117,7 +121,21 @@ class Inbox:
         count = 0
         for key in [info.key for info in self._store.list(ROOT) if _is_submission(info.key)]:
             count += self._forget_in(key, f"{platform_id}/{video_id}/")
+        for run_id in self.run_ids_of(platform_id, video_id):  # reserved by submissions that died
+            self._store.delete(_run_id_key(run_id))
         return count
+
+    def run_ids_of(self, platform_id: str, video_id: str) -> list[str]:
+        """Run ids that submissions reserved for a video, sorted; those of submissions that died count too."""
+        reserved = [info.key.rpartition("/")[2].removesuffix(".json") for info in self._store.list(_RUN_IDS)]
+        with ThreadPoolExecutor(_WORKERS) as readers:
+            places = list(readers.map(self.place_of, reserved))
+        folder = f"{platform_id}/{video_id}/"
+        return sorted(
+            run_id
+            for run_id, place in zip(reserved, places, strict=True)
+            if place is not None and place.run_path.startswith(folder)
+        )
 
     def remove_before(self, day: str) -> int:
         """Remove the submissions of days before `day` (`yyyymmdd`) with the run ids they hold; returns their number."""
@@ -125,8 +143,8 @@ class Inbox:
         for old in [name for name in self._days() if name < day]:
             for key in [info.key for info in self._store.list(f"{ROOT}/{old}") if _is_submission(info.key)]:
                 submission = self._readable(_submission_id(key))
-                for _, message in submission.messages if submission else ():
-                    self._store.delete(_run_id_key(message.identity.run_id))
+                for item in submission.items if submission else ():
+                    self._release(_submission_id(key), item)
                 self._store.delete(key)
                 self._store.delete(_taken_key(_submission_id(key)))
                 count += 1
@@ -163,6 +181,14 @@ class Inbox:
         run_id = _run_id(place.run_path)
         data = canonical_json({"submission_id": place.submission_id, "item": place.item, "run_path": place.run_path})
         return self._store.put_if_absent(_run_id_key(run_id), data) or self.place_of(run_id) == place
+
+    def _release(self, submission_id: str, item: Item) -> None:
+        """Remove the run id that an item holds; one that another submission holds stays."""
+        if isinstance(item, New | Cached):
+            run_id = _run_id(_path_of(item))
+            place = self.place_of(run_id)
+            if place is not None and place.submission_id == submission_id:
+                self._store.delete(_run_id_key(run_id))
 
     def _forget_in(self, key: str, folder: str) -> int:
         for _ in ContentionPolicy().attempts():

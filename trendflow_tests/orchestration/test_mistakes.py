@@ -161,7 +161,7 @@ def test_a_damaged_history_is_named(dagster_home: Path) -> None:
 )
 def test_what_sqlite_says_decides_the_code(reason: str, code: str) -> None:
     def fail() -> None:
-        with launch._typed_database():
+        with launch.typed_database():
             raise OperationalError("INSERT", {}, sqlite3.OperationalError(reason))
 
     assert complaint(fail).error_code == code

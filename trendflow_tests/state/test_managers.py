@@ -350,6 +350,8 @@ def test_a_run_succeeds_without_an_optional_component_and_says_so(states: StateS
     manager.succeed()
     assert manager.view.run["warnings"] == ["partial_failure"]
     assert manager.view.run["processors"]["audio"]["status"] == "empty"
+    manager.begin(worker="worker-1", device=None, resolved_models={})
+    assert manager.view.run["warnings"] == []
 
 
 def test_cancelling_is_asked_for_once_and_seen_by_the_manager(states: StateStore, store: ObjectStore) -> None:
@@ -366,6 +368,26 @@ def test_cancelling_is_asked_for_once_and_seen_by_the_manager(states: StateStore
     assert manager.view.run["status"] == "cancelled"
     assert manager.view.components["segmenter"]["error_code"] == "cancelled"
     assert not states.request_cancel(PATH)
+
+
+def test_a_request_to_cancel_outlives_a_lost_worker_and_not_the_end_of_the_run(states: StateStore) -> None:
+    begun(states)
+    assert states.request_cancel(PATH)
+    manager = RunManager.open(states, PATH, holder="worker-2")
+    assert manager is not None
+    manager.begin(worker="worker-2", device=None, resolved_models={})
+    assert manager.cancel_requested
+    manager.cancel()
+    manager.begin(worker="worker-2", device=None, resolved_models={})
+    assert not manager.cancel_requested
+
+
+def test_a_manager_that_follows_learns_that_it_was_replaced(states: StateStore) -> None:
+    manager = begun(states)
+    manager.follow()
+    assert RunManager.open(states, PATH, holder="worker-2") is not None
+    with pytest.raises(Fenced):
+        manager.follow()
 
 
 def test_a_run_can_be_cancelled_in_the_queue(states: StateStore) -> None:

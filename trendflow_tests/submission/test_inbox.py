@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.submission.inbox import Inbox
+from trendflow.submission.inbox import Inbox, Place
 from trendflow.submission.items import New, Refused, decode_submission, minted_run_id, new_submission_id, submission_day
 from trendflow.submission.message import Message
 from trendflow_tests.state.runs import SCHEMAS, BreakingStore, Crash
@@ -150,3 +150,21 @@ def test_old_days_are_removed_whole() -> None:
     assert [found.submission_id for found in deployment.inbox.open()] == ["20260103-b"]
     assert deployment.inbox.place_of(minted_run_id(submission_id("a"), 0)) is None
     assert deployment.inbox.place_of(minted_run_id(submission_id("b"), 0)) is not None
+
+
+def test_runs_made_elsewhere_are_found_until_their_submission_goes() -> None:
+    deployment = Deployment()
+    elsewhere, own = draft("elsewhere", 0, 1), draft("b", 0, 2)
+    deployment.succeed(elsewhere)  # a run that no submission made
+    put(deployment, "a", 0, draft("a", 0, 1))
+    put(deployment, "b", 0, own)
+    assert deployment.inbox.place_of(elsewhere.identity.run_id) is None
+    place = Place(submission_id("a"), 0, elsewhere.run_path)
+    for _ in range(2):
+        deployment.inbox.know(place)
+    deployment.inbox.know(Place(submission_id("a"), 0, own.run_path))  # which another submission holds
+    assert deployment.inbox.place_of(elsewhere.identity.run_id) == place
+    assert deployment.inbox.place_of(own.identity.run_id) == Place(submission_id("b"), 0, own.run_path)
+    assert deployment.inbox.message_of(elsewhere.identity.run_id) is None
+    deployment.inbox.remove_before("20990101")
+    assert list(deployment.store.list("submissions")) == []

@@ -2,6 +2,9 @@
 
 Readable by anybody who reaches the broker, without Celery and without Dagster. Times are those of the broker, so clocks
 of hosts need not agree.
+
+Deliveries are counted in the one step that makes a worker the holder of a run, by the broker that delivers: a count
+that is lost with the broker is lost together with the messages it was about.
 """
 
 from __future__ import annotations

@@ -19,16 +19,20 @@ from dagster._core.launcher import (
     RunLauncher,
     WorkerStatus,
 )
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from kombu.exceptions import OperationalError
 
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.orchestration.deployment import open_deployment
+from trendflow.orchestration.jobs import PROCESS_VIDEO
 from trendflow.orchestration.queue.board import Board
 from trendflow.orchestration.queue.celery_app import RUN_TASK, broker_url, make_app
 from trendflow.orchestration.queue.names import WORKER_TAG, queue_name
 from trendflow.orchestration.queue.routing import Router, priority_of_run
+from trendflow.orchestration.run_state import queued
+from trendflow.orchestration.runs import run_path_of
 
 
 class QueueRunLauncher(RunLauncher[Any], ConfigurableClass):
@@ -102,8 +106,10 @@ class QueueRunLauncher(RunLauncher[Any], ConfigurableClass):
         return True
 
     def _publish(self, run: DagsterRun) -> None:
-        device = Router(open_deployment(load_settings())).device_queue_of(run)
-        queue = queue_name(device, priority_of_run(run))
+        deployment = open_deployment(load_settings())
+        queue = queue_name(Router(deployment).device_queue_of(run), priority_of_run(run))
+        if run.job_name == PROCESS_VIDEO and PARTITION_NAME_TAG in run.tags:
+            queued(deployment, run_path_of(run.tags[PARTITION_NAME_TAG]))
         self._board.expect(run.run_id)
         try:
             self._app.send_task(RUN_TASK, args=[run.run_id], queue=queue)
