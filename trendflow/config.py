@@ -60,9 +60,33 @@ class Settings(BaseSettings):
     youtube_api_key: SecretStr | None = Field(None, description="Key of the YouTube Data API, for the collector.")
     youtube_endpoint: str | None = Field(None, description="Address of the API; default is the public one.")
     youtube_daily_units: int = Field(10_000, ge=1, description="Quota of the key, in units a day.")
+    broker_url: SecretStr | None = Field(
+        None, description="Redis-compatible broker of the run queue, redis://[user:password@]host:port/0; default none."
+    )
     tombstone_key: SecretStr | None = Field(None, description="Key under which the ids of deleted videos are hashed.")
+    api_host: str = Field("127.0.0.1", description="Address that the HTTP service listens on.")
+    api_port: int = Field(8300, ge=0, le=65535, description="Its port; 0 takes any free one.")
+    api_users: Path | None = Field(
+        None, description="JSON list of {token_sha256, user_id, tier, admin}; without it nobody may ask."
+    )
+    api_certificate: Path | None = Field(None, description="Certificate of the HTTP service; with it, it speaks TLS.")
+    api_certificate_key: Path | None = Field(None, description="Its private key.")
+    api_client_authority: Path | None = Field(
+        None, description="Authority of the certificates that callers must have; default asks for none."
+    )
+    webhook_key: SecretStr | None = Field(None, description="Key that webhooks are signed with; without it none go.")
 
-    @field_validator("home", "models", "graph_file", "snapshot_folder", "triton_env")
+    @field_validator(
+        "home",
+        "models",
+        "graph_file",
+        "snapshot_folder",
+        "triton_env",
+        "api_users",
+        "api_certificate",
+        "api_certificate_key",
+        "api_client_authority",
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()

@@ -1,6 +1,7 @@
 """The Dagster code location of the video pipeline."""
 
 from dagster import AssetsDefinition, Definitions, JobDefinition, in_process_executor
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from trendflow.config import load_settings
 from trendflow.dataset.corpus import VECTOR
@@ -19,6 +20,8 @@ from trendflow.orchestration.jobs import (
 )
 from trendflow.orchestration.prediction import build_prediction_asset
 from trendflow.orchestration.resources import TrendFlowResource
+from trendflow.orchestration.retention_job import clean_up_job, clean_up_schedule
+from trendflow.orchestration.run_sensors import build_run_sensors
 from trendflow.orchestration.schedules import build_schedules
 
 
@@ -26,7 +29,10 @@ def build_definitions(deployment: Deployment) -> Definitions:
     """Assets, jobs and resources for the graph of `deployment`. Raises `config_invalid` when it disagrees with code."""
     trendflow = TrendFlowResource()
     assets: list[AssetsDefinition] = [build_assets(deployment)]
-    jobs, schedules = [process_video_job()], []
+    processing = process_video_job()
+    cleaning = clean_up_job()
+    jobs: list[JobDefinition | UnresolvedAssetJobDefinition] = [processing, cleaning]
+    schedules = [clean_up_schedule(cleaning)]
     if VECTOR in deployment.graph.components:  # without feature vectors there is no corpus to gather
         assets += [build_health_asset(), *build_dataset_assets(), build_prediction_asset()]
         collecting, building = collect_snapshots_job(), build_dataset_job()
@@ -36,6 +42,7 @@ def build_definitions(deployment: Deployment) -> Definitions:
         assets=assets,
         jobs=jobs,
         schedules=schedules,
+        sensors=build_run_sensors(processing),
         resources={"trendflow": trendflow, IO_MANAGER_KEY: ArtifactIOManager(trendflow=trendflow)},
         # One process per run: models and imports stay warm between the steps of a video.
         executor=in_process_executor,

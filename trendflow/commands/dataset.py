@@ -102,7 +102,7 @@ def channels(
     from trendflow.dataset.collector.access import open_client
     from trendflow.dataset.collector.channels import ChannelLookup
     from trendflow.dataset.table.enrichment import look_up_channels
-    from trendflow.orchestration.dataset_step import load_tombstones
+    from trendflow.orchestration.deleted import load_tombstones
 
     settings = load_settings()
     store = _store(settings)

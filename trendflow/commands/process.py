@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from trendflow.commands.console import err, out, print_run
-from trendflow.commands.sources import Source, parse_source, read_document
+from trendflow.commands.sources import read_document
 from trendflow.config import Settings, ensure_home, load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
 from trendflow.contracts.video_document import VideoDocument
+from trendflow.submission.sources import Source, parse_source
 
 if TYPE_CHECKING:
     from trendflow.orchestration.runs import RunContext

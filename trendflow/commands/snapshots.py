@@ -38,7 +38,8 @@ def import_command(
     from trendflow.config import load_settings
     from trendflow.dataset.snapshots.importer import add_files
     from trendflow.dataset.snapshots.observations import Observations
-    from trendflow.orchestration.dataset_step import load_tombstones, require_snapshots
+    from trendflow.orchestration.dataset_step import require_snapshots
+    from trendflow.orchestration.deleted import load_tombstones
 
     if not files and not collected:
         raise TrendFlowError("config_invalid", "Name at least one file to import, or --collected.")
@@ -142,7 +143,7 @@ def _store() -> ObjectStore:
 def _snapshot_store(store: ObjectStore) -> SnapshotStore:
     from trendflow.config import load_settings
     from trendflow.dataset.collector.snapshot_store import SnapshotStore
-    from trendflow.orchestration.dataset_step import load_tombstones
+    from trendflow.orchestration.deleted import load_tombstones
 
     return SnapshotStore(store, load_tombstones(store, load_settings()))
 

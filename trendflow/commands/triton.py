@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from trendflow.commands.console import err, out, table
 from trendflow.config import Settings, ensure_home, load_settings
 from trendflow.contracts.errors import TrendFlowError, unwritable
+from trendflow.loopback import HOST
 from trendflow.models.catalogue import CatalogueEntry
 from trendflow.models.store import WeightsStore
 from trendflow.models.triton import server
@@ -18,7 +19,7 @@ from trendflow.models.triton.connection import Session
 from trendflow.models.triton.environment import ServerEnvironment, ensure_environment, open_environment
 from trendflow.models.triton.placement import place, visible_gpus
 from trendflow.models.triton.repository import Repository, plan_repository, require_replaceable, write_repository
-from trendflow.models.triton.state import HOST, ServerState, endpoint, read_state
+from trendflow.models.triton.state import ServerState, endpoint, read_state
 
 _LOCK_TIMEOUT_S = 5.0
 
@@ -26,31 +27,44 @@ _LOCK_TIMEOUT_S = 5.0
 def up(profile: str | None, ports: dict[str, int | None]) -> int:
     """Start a server with the models of a profile and wait until all of them are ready.
 
+    Raises what `ensure_server` raises.
+    """
+    settings = load_settings()
+    ensure_home(settings)
+    with err.status("preparing the server") as line:
+        state, note = ensure_server(settings, profile or settings.profile, ports, line.update)
+    _print_addresses(state)
+    out.print(note)
+    return 0
+
+
+def ensure_server(
+    settings: Settings, profile: str, ports: dict[str, int | None], tell: Callable[[str], None]
+) -> tuple[ServerState, str]:
+    """A server with the models of a profile, all of them ready, and what was done for it; `tell` hears of the steps.
+
     A server that runs already with the same models is left alone. Raises what `server.start` raises,
     `insufficient_gpu_memory` when the models cannot fit the GPUs of this host, and `model_load_failed` when a model
     does not load; the server is then ended again.
     """
-    settings = load_settings()
-    ensure_home(settings)
     with _exclusive(settings):
-        current = _running(settings)
+        current = clear_dead_server(settings)
         target = settings.triton_dir / "repository"
-        entries = _entries(settings, profile or settings.profile)
+        entries = _entries(settings, profile)
         on_gpu = any(entry.device_policy == "cuda" for entry in entries)
         placement = place(entries, visible_gpus()) if on_gpu else None
         store, threads = WeightsStore(settings.models_dir), settings.onnx_threads
         if current is not None:
             # What a running server serves is not written over: it reads a model again when its process was lost.
             wanted = plan_repository(entries, store, target, threads=threads, placement=placement)
-            return _keep(current, wanted, entries, ports)
-        with err.status("preparing the server"):
-            environment = _environment(settings)
-            written = write_repository(entries, store, target, threads=threads, placement=placement)
-        with err.status("starting the server"):
-            state = _start_ready(settings, environment, written, entries, ports)
-    _print_addresses(state)
-    out.print(f"{len(written.models)} models are ready")
-    return 0
+            _require_same(current, wanted, entries, ports)
+            return current, "it runs already"
+        tell("preparing the server")
+        environment = _environment(settings)
+        written = write_repository(entries, store, target, threads=threads, placement=placement)
+        tell("starting the server")
+        state = _start_ready(settings, environment, written, entries, ports)
+    return state, f"{len(written.models)} models are ready"
 
 
 def down() -> int:
@@ -121,7 +135,7 @@ def repository(output: Path, profile: str | None) -> int:
     return 0
 
 
-def _running(settings: Settings) -> ServerState | None:
+def clear_dead_server(settings: Settings) -> ServerState | None:
     """The server that runs here; what a dead one left behind is cleared away."""
     state = read_state(settings.triton_dir)
     if state is None or state.is_alive:
@@ -182,8 +196,10 @@ def _start_ready(
     return state
 
 
-def _keep(current: ServerState, wanted: Repository, entries: list[CatalogueEntry], ports: dict[str, int | None]) -> int:
-    """Leave a running server alone, if it is what is wanted and works: its start may have been interrupted."""
+def _require_same(
+    current: ServerState, wanted: Repository, entries: list[CatalogueEntry], ports: dict[str, int | None]
+) -> None:
+    """A running server must be what is wanted and work: its start may have been interrupted."""
     if current.repository_digest != wanted.digest:
         raise TrendFlowError(
             "config_invalid",
@@ -197,9 +213,6 @@ def _keep(current: ServerState, wanted: Repository, entries: list[CatalogueEntry
         )
     server.await_live(current)
     _require_ready(current, entries)
-    _print_addresses(current)
-    out.print("it runs already")
-    return 0
 
 
 def _require_ready(state: ServerState, entries: list[CatalogueEntry]) -> None:

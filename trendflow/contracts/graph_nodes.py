@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from trendflow.contracts.graph_checks import Reader, fault
-from trendflow.contracts.vocab import COMPONENT_KINDS
+from trendflow.contracts.vocab import COMPONENT_KINDS, PROCESSORS
 
 ALL = "all"
 """As a list of soft dependencies: every component that measures, which are all but those of kind `dataset`."""
-PROCESSORS = frozenset({"segmenter", "visual", "audio", "text", "dataset"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,20 @@ ComponentKind = Literal["segmenter", "core", "module", "audio", "text", "dataset
 RetentionClass = Literal["derived", "frames", "raw_text"]
 Runtime = Literal["inprocess", "triton"]
 """What executes a model: the process that needs it, or a model server."""
+Processor = Literal["segmenter", "visual", "audio", "text", "dataset"]
+ComponentState = Literal["waiting", "running", "success", "empty", "error", "skipped"]
+"""Also the states of a processor."""
+RunState = Literal["pending", "queued", "running", "recovering", "success", "error", "cancelled"]
+RunStage = Literal["ingest", "segmenter", "visual", "audio", "text", "features"]
+"""How far a run has come, in this order."""
 
 ARTIFACT_STATUSES: frozenset[str] = frozenset(get_args(ArtifactStatus))
 PLATFORM_IDS: frozenset[str] = frozenset(get_args(PlatformId))
 COMPONENT_KINDS: frozenset[str] = frozenset(get_args(ComponentKind))
 RUNTIMES: frozenset[str] = frozenset(get_args(Runtime))
 RETENTION_CLASSES: frozenset[str] = frozenset(get_args(RetentionClass))
+PROCESSORS: frozenset[str] = frozenset(get_args(Processor))
+RUN_STAGES: tuple[str, ...] = get_args(RunStage)
 
 EMPTY_REASONS: frozenset[str] = frozenset(
     {

@@ -53,14 +53,14 @@ def download(url: str, folder: Path, limits: MediaLimits, policy: UrlPolicy, pro
     """
     check_url(url, policy)
     guard = _Guard(limits, progress)
-    info = _run_ytdlp(url, _options(folder, "video", _VIDEO_FORMAT, limits, policy, guard), download=False)
+    info = run_ytdlp(url, _options(folder, "video", _VIDEO_FORMAT, limits, policy, guard), download=False)
     if info.get("_type") in ("playlist", "multi_video") or info.get("is_live"):
         raise TrendFlowError("input_constraint_violated", "The URL is a playlist or a live stream, not one video.")
     guard.start(info.get("duration"))
     files = []
     has_audio = info.get("acodec") != "none"
     for name, wanted in (("video", _VIDEO_FORMAT), *([] if has_audio else [("audio", _AUDIO_FORMAT)])):
-        _run_ytdlp(url, _options(folder, name, wanted, limits, policy, guard), download=True)
+        run_ytdlp(url, _options(folder, name, wanted, limits, policy, guard), download=True)
         files.append(_only_file(folder, name, limits))
         guard.finished_part()
     if len(files) == 1:
@@ -142,24 +142,31 @@ def _options(
     folder: Path, name: str, wanted: str, limits: MediaLimits, policy: UrlPolicy, guard: _Guard
 ) -> dict[str, Any]:
     return {
+        **closed_options(policy),
         "format": wanted,
         "outtmpl": {"default": str(folder / f"{name}.%(ext)s")},
-        "allowed_extractors": list(policy.extractors),
         "noplaylist": True,
         "max_filesize": limits.max_source_bytes,
+        "overwrites": True,
+        "continuedl": False,
+        "nopart": False,
+        "progress_hooks": [guard.on_progress],
+    }
+
+
+def closed_options(policy: UrlPolicy) -> dict[str, Any]:
+    """What every use of yt-dlp has in common: silent, and nothing outside this process."""
+    return {
+        "allowed_extractors": list(policy.extractors),
         "socket_timeout": _SOCKET_TIMEOUT_SEC,
         "retries": 0,  # retries are counted and logged by the caller
         "fragment_retries": 3,
         "extractor_retries": 0,
-        "overwrites": True,
-        "continuedl": False,
-        "nopart": False,
         "quiet": True,
         "no_warnings": True,
         "noprogress": True,
         "logger": _Silent(),
-        "progress_hooks": [guard.on_progress],
-        # Nothing outside this process: no cache, no local files, no programs.
+        # No cache, no local files, no programs.
         "cachedir": False,
         "enable_file_urls": False,
         "external_downloader": {"default": "native"},
@@ -178,7 +185,9 @@ def _options(
     }
 
 
-def _run_ytdlp(url: str, options: dict[str, Any], *, download: bool) -> dict[str, Any]:
+def run_ytdlp(url: str, options: dict[str, Any], *, download: bool) -> dict[str, Any]:
+    """What yt-dlp says about the URL. Its failures come as `source_unavailable`, `rate_limited`, `network_error`,
+    `timeout`; without the package `dependency_missing`."""
     try:
         import yt_dlp
         import yt_dlp.globals

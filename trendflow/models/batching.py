@@ -23,13 +23,14 @@ class BatchRunner:
     (repeats skipped), `pause_s` seconds later. A failure at batch 1 is final. Finished units are kept.
 
     A runner serves one component of one video: no batch it forms mixes videos. `gpu_memory_mb` tells what this process
-    holds of the device, None when nobody knows.
+    holds of the device, None when nobody knows. `on_reduced` is told the batch that did not fit and the next one.
     """
 
     batch_size: int = 8
     pause_s: float = 2.0
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
     gpu_memory_mb: Callable[[], float | None] | None = field(default=None, repr=False, compare=False)
+    on_reduced: Callable[[int, int], None] | None = field(default=None, repr=False, compare=False)
     oom_retries: int = 0
     effective_batch_size: int | None = None
     """The largest batch that was run after the last reduction, of the smallest `run`; None before the first."""
@@ -64,6 +65,8 @@ class BatchRunner:
             self.oom_retries += 1
             ladder = smaller
             log.warning("out of memory at batch %d; continuing with batch %d", stop - start, ladder[0])
+            if self.on_reduced is not None:
+                self.on_reduced(stop - start, ladder[0])
             gc.collect()
             self.sleep(self.pause_s)  # memory held by a neighbour may become free
         if units:

@@ -5,7 +5,7 @@ became of its dependencies, which a graph of steps cannot express: Dagster skips
 materialised. It is also several times cheaper than a step per component.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from dagster import (
@@ -36,8 +36,11 @@ from trendflow.orchestration.failures import ERROR_TAG
 from trendflow.orchestration.inputs import drop_scratch
 from trendflow.orchestration.metadata import report_metadata, result_metadata, run_metadata
 from trendflow.orchestration.partitions import video_runs
+from trendflow.orchestration.queue.names import WORKER_TAG
+from trendflow.orchestration.recorder import Halted
 from trendflow.orchestration.report_step import write_report
 from trendflow.orchestration.resources import TrendFlowResource
+from trendflow.orchestration.run_state import RunFailed, executing
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.wrapper import blocked_by, finalise, run_component, skip, skipped_error, store
 
@@ -123,38 +126,50 @@ def build_assets(deployment: Deployment) -> AssetsDefinition:
     )
     def video_run(context: AssetExecutionContext, trendflow: TrendFlowResource) -> Results:
         worker.warm_up()  # its start overlaps with opening the run
-        run = _open(context, trendflow)
-        run.clock.start()
         selected = {key.path[-1] for key in context.selected_asset_keys}
         try:
-            for node in nodes:
-                if node.name in selected and run.is_enabled(node.name):
-                    yield from _component(context, run, node)
-            yield from _close(context, run, selected)
-        finally:
-            record_costs(run)
-            drop_scratch(run)
+            run = trendflow.run(context.partition_key)
+            run.clock.start()
+            with executing(run, context.run.tags.get(WORKER_TAG)):
+                yield from _execute(context, run, [node for node in nodes if node.name in selected], selected)
+        except RunFailed as failed:
+            raise _failure(context, failed.error, failed.component) from failed
+        except Halted as halted:
+            raise _failure(context, halted.error, "run") from halted.error
+        except TrendFlowError as error:
+            raise _failure(context, error, "run") from error
 
     return video_run
 
 
-def _open(context: AssetExecutionContext, trendflow: TrendFlowResource) -> RunContext:
+def _execute(
+    context: AssetExecutionContext, run: RunContext, nodes: Iterable[ComponentNode], selected: Collection[str]
+) -> Results:
     try:
-        return trendflow.run(context.partition_key)
-    except TrendFlowError as error:
-        raise _failure(context, error, "run") from error
+        for node in nodes:
+            if run.is_enabled(node.name):
+                yield from _component(run, node)
+        yield from _close(context, run, selected)
+    except Halted:
+        run.costs.clear()  # nothing more is stored
+        raise
+    finally:
+        record_costs(run)
+        drop_scratch(run)
 
 
-def _component(context: AssetExecutionContext, run: RunContext, node: ComponentNode) -> Results:
+def _component(run: RunContext, node: ComponentNode) -> Results:
+    run.recorder.require()
     because = blocked_by(run, node.name)
     if because is not None:
         skip(run, node.name, because)
         if run.is_required(node.name):
             error = skipped_error(node.name, because)
             finalise(run, error.message.removesuffix("."))
-            raise _failure(context, error, node.name)
+            raise RunFailed(error, node.name)
         return
     finished = run_component(run, node.name)
+    run.recorder.require()
     if finished.origin == "error" and run.is_required(node.name):
         # Stored before it is raised: the store must explain the run even when Dagster's history is gone.
         row = store(run, finished)
@@ -168,7 +183,7 @@ def _component(context: AssetExecutionContext, run: RunContext, node: ComponentN
         row = find_row(run.manifest(), node.name) or {}
     if ends_run(row, run.required):
         finalise(run)
-        raise _failure(context, TrendFlowError(row["error_code"], row["error"]), node.name)
+        raise RunFailed(TrendFlowError(row["error_code"], row["error"]), node.name)
     check = check_stored(run, node)
     yield AssetCheckResult(
         asset_key=node.name,
@@ -181,11 +196,12 @@ def _component(context: AssetExecutionContext, run: RunContext, node: ComponentN
         # Blocking checks hold back other steps; inside this one nothing else would stop what comes next.
         finalise(run, f"{node.name} is stored but not valid")
         error = TrendFlowError("artifact_validation_failed", "What was stored is not valid; see its asset check.")
-        raise _failure(context, error, node.name)
+        raise RunFailed(error, node.name)
 
 
-def _close(context: AssetExecutionContext, run: RunContext, selected: set[str]) -> Results:
+def _close(context: AssetExecutionContext, run: RunContext, selected: Collection[str]) -> Results:
     if MANIFEST in selected:
+        run.recorder.require()
         manifest = finalise(run)
         yield MaterializeResult(asset_key=MANIFEST, metadata=run_metadata(run, manifest))
     if REPORT in selected:

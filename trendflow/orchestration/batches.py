@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from trendflow.contracts.costs import WHOLE
 from trendflow.contracts.errors import TrendFlowError
@@ -32,17 +33,18 @@ def batch_runner(
     of different limits. What a Triton server executes is batched by its limits alone: its memory is not ours to see.
     Raises `insufficient_gpu_memory`.
     """
+    reduced = partial(run.recorder.oom_reduced, node.name)
     local = [model for model in models if model.device_used != "cpu" and model.entry.runtime == "inprocess"]
     settings = run.deployment.settings
     if not local:
-        return BatchRunner(settings.cpu_batch, sleep=sleep)
+        return BatchRunner(settings.cpu_batch, sleep=sleep, on_reduced=reduced)
     device = probed_device(local[0].device_used)
     if device is None:
         raise TrendFlowError("device_unavailable", f"The device {local[0].device_used} was never probed.")
     per_task_mb = _measured_mb(run, node, device, size) or _declared_mb(node, local)
     largest = settings.device_batch or max(model.entry.max_batch_size for model in local)
     batch = planned_batch(device.device.memory(), per_task_mb, largest)
-    return BatchRunner(batch, sleep=sleep, gpu_memory_mb=lambda: _held_mb(device))
+    return BatchRunner(batch, sleep=sleep, gpu_memory_mb=lambda: _held_mb(device), on_reduced=reduced)
 
 
 def _held_mb(device: ProbedDevice) -> float | None:

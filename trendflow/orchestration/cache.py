@@ -163,7 +163,7 @@ def candidates(run: RunContext, component: str, key: str, *, even_if_forced: boo
     row = _row_with_key(own, component, key) if own else None
     forced = run.force_recompute and not even_if_forced
     paths = [run.run_path] if row is not None and not (forced and row["cache_hit"]) else []
-    indexed = None if forced else indexed_entry(run, key)
+    indexed = None if forced else indexed_entry(run, component, key)
     if indexed is not None:
         paths.append(str(indexed["run_path"]))
     for path in dict.fromkeys(paths):
@@ -184,14 +184,15 @@ def candidates(run: RunContext, component: str, key: str, *, even_if_forced: boo
                 yield candidate
 
 
-def indexed_entry(run: RunContext, key: str) -> dict[str, Any] | None:
+def indexed_entry(run: RunContext, component: str, key: str) -> dict[str, Any] | None:
     """What the index knows of a key. An unreadable entry is as good as none: everything in it is in the manifests."""
     try:
         return run.deployment.index.lookup(key)
     except TrendFlowError as exc:
         if exc.error_class == "transient":
             raise
-        log.warning("cache_check_failed object=index error_code=%s", exc.error_code)
+        log.warning("cache_check_failed component=%s object=index error_code=%s", component, exc.error_code)
+        run.recorder.cache_check_failed(component, exc.error_code)
         return None
 
 
@@ -207,6 +208,7 @@ def _accept(run: RunContext, component: str, key: str, run_path: str) -> Candida
         if exc.error_class == "transient":
             raise
         log.warning("cache_check_failed component=%s error_code=%s", component, exc.error_code)
+        run.recorder.cache_check_failed(component, exc.error_code)
         return None
 
 

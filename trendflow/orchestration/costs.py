@@ -122,6 +122,7 @@ def record_costs(run: RunContext) -> None:
     try:
         registry = CostRegistry(run.deployment.store, run.deployment.schemas)
         registry.append(rows, run_id=run.identity.run_id, at=utc_now())
+        run.recorder.costs_recorded(len(rows))
     except TrendFlowError as error:
         log.warning("costs of run %s were not stored: %s", run.identity.run_id, error.error_code)
 

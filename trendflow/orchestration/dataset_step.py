@@ -6,8 +6,6 @@ takes it from there. Commands that work on files call `build` alone.
 
 from __future__ import annotations
 
-import io
-import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,17 +14,23 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.dataset.collector.quota import utc_clock
 from trendflow.dataset.collector.schedule import SchedulePolicy, counts, schedule
 from trendflow.dataset.collector.snapshot_store import SnapshotStore
-from trendflow.dataset.parquet import parquet_bytes
 from trendflow.dataset.program import importer_digest, targets_digest
 from trendflow.dataset.snapshots.importer import READERS, add_files
 from trendflow.dataset.snapshots.observations import Observations
-from trendflow.dataset.snapshots.tables import KEY, SnapshotSet
+from trendflow.dataset.snapshots.tables import SnapshotSet
+from trendflow.dataset.stored_contents import (
+    enrichment_files,
+    enrichment_of,
+    snapshot_files,
+    snapshots_of,
+    target_files,
+    targets_of,
+)
 from trendflow.dataset.stored_tables import CHANNELS, DATASET, SNAPSHOTS, TARGETS, StoredTable, TableStore
 from trendflow.dataset.table.build import BuildOptions, BuiltDataset, build_dataset
 from trendflow.dataset.table.contents import ContentSource, Progress, silent
@@ -35,15 +39,12 @@ from trendflow.dataset.table.feature_spec import FeatureSpec
 from trendflow.dataset.table.files import fetch_dataset, store_dataset, write_dataset
 from trendflow.dataset.table.reader import Dataset
 from trendflow.dataset.targets import TargetPolicy, Targets, build_targets
+from trendflow.orchestration.deleted import tombstones
 from trendflow.orchestration.deployment import Deployment
-from trendflow.storage.tombstones import Tombstones
 
 if TYPE_CHECKING:
-    from trendflow.config import Settings
     from trendflow.dataset.collector.collect import CollectReport
-    from trendflow.storage.object_store import ObjectStore
 
-_TARGETS_FILE, _REPORT_FILE, _CHANNELS_FILE = "targets.parquet", "target_report.json", "channels.parquet"
 _READERS = 8
 _NO_KEY = "No key of the YouTube Data API is configured; set TRENDFLOW_YOUTUBE_API_KEY."
 
@@ -76,17 +77,6 @@ class Looked:
     enrichment: Enrichment
     lacking: Mapping[str, int]
     unasked: str | None = None
-
-
-def tombstones(deployment: Deployment) -> Tombstones:
-    """The deleted videos of the deployment. Errors as `Tombstones.load`."""
-    return load_tombstones(deployment.store, deployment.settings)
-
-
-def load_tombstones(store: ObjectStore, settings: Settings) -> Tombstones:
-    """The deleted videos of a store, told by the key of the settings. Errors as `Tombstones.load`."""
-    key = settings.tombstone_key
-    return Tombstones.load(store, None if key is None else key.get_secret_value().encode())
 
 
 def snapshot_store(deployment: Deployment) -> SnapshotStore:
@@ -153,10 +143,8 @@ def store_snapshots(deployment: Deployment, files: Iterable[Path], collected: bo
         snapshot_store(deployment).read_into(into)
     found = into.finish().without(tombstones(deployment))
     require_snapshots(found)
-    with tempfile.TemporaryDirectory() as name:
-        found.write(Path(name))
-        contents = {path.name: path.read_bytes() for path in sorted(Path(name).iterdir())}
-    return TableStore(deployment.store).put(SNAPSHOTS, contents, {"made_by": importer_digest()}), found
+    facts = {"made_by": importer_digest()}
+    return TableStore(deployment.store).put(SNAPSHOTS, snapshot_files(found), facts), found
 
 
 def require_snapshots(found: SnapshotSet) -> None:
@@ -173,23 +161,15 @@ def require_snapshots(found: SnapshotSet) -> None:
 def read_snapshots(deployment: Deployment) -> tuple[StoredTable, SnapshotSet]:
     """The current snapshots without videos deleted since. Raises `dependency_missing` when there are no snapshots."""
     stored, contents = TableStore(deployment.store).current(SNAPSHOTS)
-    with tempfile.TemporaryDirectory() as name:
-        for file, data in contents.items():
-            (Path(name) / file).write_bytes(data)
-        found = SnapshotSet.read(Path(name))
-    return stored, found.without(tombstones(deployment))
+    return stored, snapshots_of(contents).without(tombstones(deployment))
 
 
 def store_targets(deployment: Deployment, policy: TargetPolicy) -> tuple[StoredTable, Targets]:
     """Targets of the current snapshots, as the current targets."""
     stored, snapshots = read_snapshots(deployment)
     made = build_targets(snapshots, policy)
-    contents = {
-        _TARGETS_FILE: parquet_bytes(made.table),
-        _REPORT_FILE: json.dumps(made.report, allow_nan=False, sort_keys=True).encode(),
-    }
     facts = {"made_from": stored.digest, "made_by": targets_digest()}
-    return TableStore(deployment.store).put(TARGETS, contents, facts), made
+    return TableStore(deployment.store).put(TARGETS, target_files(made), facts), made
 
 
 def store_channels(deployment: Deployment) -> tuple[StoredTable, Looked]:
@@ -209,8 +189,7 @@ def store_channels(deployment: Deployment) -> tuple[StoredTable, Looked]:
         lookup = ChannelLookup(open_client(deployment.settings, deployment.store), deployment.store)
         found = _earliest(found, look_up_channels(snapshots, lookup))
     looked = Looked(found.without(tombstones(deployment)), _lacking(snapshots), unasked)
-    contents = {_CHANNELS_FILE: looked.enrichment.to_parquet()}
-    return tables.put(CHANNELS, contents, {"made_from": made_from.digest}), looked
+    return tables.put(CHANNELS, enrichment_files(looked.enrichment), {"made_from": made_from.digest}), looked
 
 
 def read_channels(deployment: Deployment) -> Enrichment:
@@ -218,7 +197,7 @@ def read_channels(deployment: Deployment) -> Enrichment:
     tables = TableStore(deployment.store)
     if tables.find(CHANNELS) is None:
         return Enrichment.none()
-    return _enrichment(tables.current(CHANNELS)[1]).without(tombstones(deployment))
+    return enrichment_of(tables.current(CHANNELS)[1]).without(tombstones(deployment))
 
 
 def build(
@@ -257,8 +236,8 @@ def build_stored(deployment: Deployment, request: BuildRequest, progress: Progre
         if name == TARGETS:
             _require_made_by(found, targets_digest())
         contents |= files
-    enrichment = _enrichment(contents).without(tombstones(deployment))
-    return _build(deployment, snapshots, _targets(contents, snapshots), enrichment, request, progress)
+    enrichment = enrichment_of(contents).without(tombstones(deployment))
+    return _build(deployment, snapshots, targets_of(contents, snapshots), enrichment, request, progress)
 
 
 def store_built(deployment: Deployment, built: BuiltDataset) -> StoredTable:
@@ -319,18 +298,6 @@ def _require_made_by(stored: StoredTable, program: str) -> None:
 
 def _collected(deployment: Deployment) -> bool:
     return snapshot_store(deployment).holds_any()
-
-
-def _targets(contents: Mapping[str, bytes], snapshots: SnapshotSet) -> Targets:
-    table, report = pq.read_table(io.BytesIO(contents[_TARGETS_FILE])), json.loads(contents[_REPORT_FILE])
-    if all(table[key].equals(snapshots.videos[key]) for key in KEY):
-        return Targets(table, report)
-    # They are of these snapshots before other videos were deleted, and the report names videos as well.
-    return build_targets(snapshots, TargetPolicy.from_mapping(report["policy"]))
-
-
-def _enrichment(contents: Mapping[str, bytes]) -> Enrichment:
-    return Enrichment(pq.read_table(io.BytesIO(contents[_CHANNELS_FILE])).cast(CHANNELS_V1))
 
 
 def _earliest(known: Enrichment, answered: Enrichment) -> Enrichment:

@@ -13,6 +13,7 @@ from trendflow.contracts.package_data import data_path
 from trendflow.contracts.schema import SchemaRegistry
 from trendflow.models.catalogue import Catalogue
 from trendflow.models.pool import ModelPool
+from trendflow.state.store import StateStore
 from trendflow.storage.artifact_index import ArtifactIndex
 from trendflow.storage.object_store import ObjectStore
 from trendflow.storage.result_store import ResultStore
@@ -58,6 +59,10 @@ class Deployment:
     @cached_property
     def index(self) -> ArtifactIndex:
         return ArtifactIndex(self.store)
+
+    @cached_property
+    def states(self) -> StateStore:
+        return StateStore(self.store, self.schemas)
 
     @cached_property
     def pool(self) -> ModelPool:

@@ -18,7 +18,8 @@ from trendflow.inference.predict import Request, predict, read_models
 from trendflow.inference.report import to_json
 from trendflow.inference.run_inputs import read_run_inputs
 from trendflow.inference.stored_runs import STORE_PREFIX, fetch_run
-from trendflow.orchestration.dataset_step import read_channels, read_snapshots, tombstones
+from trendflow.orchestration.dataset_step import read_channels, read_snapshots
+from trendflow.orchestration.deleted import tombstones
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import run_path_of
 from trendflow.presentation.prediction_page import render_prediction_page

@@ -12,7 +12,7 @@ from trendflow.contracts.schema import SchemaRegistry
 from trendflow.dataset.health import assess, read_corpus
 from trendflow.dataset.health_document import read_reference, to_json
 from trendflow.dataset.health_model import HealthReport, ReferenceReport
-from trendflow.orchestration.dataset_step import tombstones
+from trendflow.orchestration.deleted import tombstones
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import run_path_of
 from trendflow.presentation.health_page import render_health_page

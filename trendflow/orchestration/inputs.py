@@ -121,11 +121,12 @@ def _dense(run: RunContext, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     raise TrendFlowError("dependency_missing", "The dense signals of this run are missing.", kind="artifact")
 
 
-def progress_of(component: str) -> Progress:
-    """Progress callback that tells whoever watches this process."""
+def progress_of(run: RunContext, component: str) -> Progress:
+    """Progress callback: tells whoever watches this process, reports to the state, and halts a run that must stop."""
 
     def report(done: int, total: int) -> None:
         emit(ProgressEvent(component, "running", done, total))
+        run.recorder.progress(component, done, total)
 
     return report
 
@@ -224,5 +225,5 @@ def assemble_inputs(
         runner=batch_runner(
             run, node, models.values(), size=(video.analysis_width, video.analysis_height), sleep=sleep
         ),
-        progress=progress_of(component),
+        progress=progress_of(run, component),
     )

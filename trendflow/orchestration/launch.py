@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,14 +14,20 @@ from sqlalchemy.exc import DBAPIError
 from trendflow.contracts.errors import ERROR_RULES, TrendFlowError
 from trendflow.orchestration.history import open_instance
 from trendflow.orchestration.partitions import add_partitions
+from trendflow.orchestration.resources import TrendFlowResource
+from trendflow.orchestration.run_state import conclude
+from trendflow.orchestration.runs import run_path_of
+from trendflow.state.errors import Fenced
 from trendflow.storage.object_store import ObjectNotFound
 
+log = logging.getLogger(__name__)
+
 Outcome = Literal["success", "error", "cancelled"]
-_TYPED = (TrendFlowError.__name__, ObjectNotFound.__name__)
+_TYPED = (TrendFlowError.__name__, ObjectNotFound.__name__, Fenced.__name__)
 
 
 @contextmanager
-def _typed_database() -> Iterator[None]:
+def typed_database() -> Iterator[None]:
     """Dagster's database may be full, locked or read-only: `storage_unavailable` or `config_invalid`."""
     try:
         yield
@@ -34,7 +41,7 @@ def _typed_database() -> Iterator[None]:
 
 def register(keys: Iterable[str]) -> None:
     """Make runs known to Dagster as partitions, without starting them."""
-    with _typed_database(), DagsterInstance.get() as instance:
+    with typed_database(), DagsterInstance.get() as instance:
         add_partitions(instance, keys)
 
 
@@ -42,22 +49,33 @@ def process_here(job: JobDefinition, partition_key: str) -> Outcome:
     """Run the job for one partition inside this process, recorded in the Dagster instance.
 
     A component that fails is explained by the manifest. Raises the typed error of a run that failed outside its
-    components, for example because the store or Dagster's database cannot be written.
+    components, for example because the store or Dagster's database cannot be written, and `cancelled` when another
+    process has taken the run over.
     """
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    with _typed_database(), open_instance() as instance:
+    with typed_database(), open_instance() as instance:
         add_partitions(instance, [partition_key])
         result = job.execute_in_process(
             partition_key=partition_key, instance=instance, raise_on_error=False, run_config=quiet
         )
     if result.success:
         return "success"
-    if any(_is_interrupt(found) for found in result.all_events):
+    error = next((cause for cause in map(_typed_cause, result.all_events) if cause is not None), None)
+    if isinstance(error, Fenced):
+        raise error
+    stopped = error is not None and error.error_code == "cancelled"
+    if stopped or any(_is_interrupt(found) for found in result.all_events):
+        error = TrendFlowError("cancelled", "The run was interrupted.")
+    # The step records the end of its run, unless it never came to begin or Dagster let go of it in the middle.
+    ended = error or TrendFlowError("internal_error", "The run failed outside its components.")
+    try:
+        conclude(TrendFlowResource().deployment, run_path_of(partition_key), ended)
+    except TrendFlowError as failed:  # a store that takes nothing; why the run ended is what matters here
+        log.warning("the end of the run could not be recorded: %s", failed)
+    if ended.error_code == "cancelled":
         return "cancelled"
-    for found in result.all_events:
-        error = _typed_cause(found)
-        if error is not None:
-            raise error
+    if error is not None:
+        raise error
     return "error"
 
 
@@ -68,7 +86,7 @@ def _typed_cause(found: DagsterEvent) -> TrendFlowError | None:
         if error.cls_name in _TYPED:
             code, _, sentence = error.message.strip().partition(": ")[2].partition(": ")
             if code in ERROR_RULES:
-                return TrendFlowError(code, sentence)
+                return (Fenced if error.cls_name == Fenced.__name__ else TrendFlowError)(code, sentence)
         error = error.cause
     return None
 

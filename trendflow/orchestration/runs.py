@@ -1,7 +1,7 @@
 """Runs: how one is submitted, and what a process knows of it afterwards.
 
-A submission stores two documents before anything runs: the manifest with the run's identity, and the run request,
-which says where the source is. A Dagster partition key is enough to find both again.
+A submission stores three things before anything runs: the run request, which says where the source is, the state
+`pending`, and the manifest with the run's identity. A Dagster partition key is enough to find them again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from trendflow.contracts.manifest import new_manifest
 from trendflow.contracts.schema import validate_document
 from trendflow.contracts.video_document import VideoDocument
 from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models
+from trendflow.orchestration.acceptance import accept, this_process
+from trendflow.orchestration.deleted import require_not_deleted
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.limits import RunClock
+from trendflow.orchestration.recorder import RunRecorder
 from trendflow.storage.cost_registry import CostRegistry
 from trendflow.storage.object_store import ObjectNotFound
 
@@ -55,6 +58,8 @@ class RunContext:
     clock: RunClock = field(default_factory=RunClock)
     costs: list[dict[str, Any]] = field(default_factory=list)
     """Rows for the cost registry, noted while this process executes the run."""
+    recorder: RunRecorder = field(default_factory=RunRecorder)
+    """Where the state of the run is reported to while this process executes it."""
 
     @property
     def run_path(self) -> str:
@@ -166,9 +171,11 @@ def submit_run(
     Of `document` only the digest is stored: its text has to be provided where the run is processed
     (`document_input.providing`).
 
-    Raises `input_constraint_violated` when the run id is taken or an id is malformed, `config_invalid` for the profile.
+    Raises `input_constraint_violated` when the run id is taken, an id is malformed or the video was deleted, and
+    `config_invalid` for the profile.
     """
     identity = make_identity(deployment, platform_id, video_id, run_id, profile)
+    require_not_deleted(deployment, platform_id, video_id)
     created_at = utc_now()
     request: dict[str, Any] = {
         "schema_version": REQUEST_SCHEMA,
@@ -192,6 +199,7 @@ def submit_run(
                 f"The run {identity.partition_key} exists already; `trendflow resume` continues it.",
             )
         request = stored  # an earlier submission of the same run died before its manifest
+    accept(deployment, identity, profile, holder=this_process())
     digest = None if document is None else document.digest
     deployment.results.create_manifest(
         new_manifest(identity, request["created_at"], profile, {"type": source_type}, document_digest=digest)
@@ -221,10 +229,11 @@ def view_run(deployment: Deployment, partition_key: str) -> RunContext:
 def open_run(deployment: Deployment, partition_key: str) -> RunContext:
     """The run behind a partition key.
 
-    Raises `dependency_missing` for a partition nobody submitted, and `config_invalid` when the profile changed since
-    the submission: results of one run must come from one configuration.
+    Raises `dependency_missing` for a partition nobody submitted, `input_constraint_violated` for a deleted video, and
+    `config_invalid` when the profile changed since the submission: results of one run must come from one configuration.
     """
     video_id, run_id = split_partition_key(partition_key)
+    require_not_deleted(deployment, platform_of(video_id), video_id)
     try:
         request = json.loads(deployment.store.get(request_key(run_path_of(partition_key))))
     except ObjectNotFound as exc:

@@ -13,7 +13,7 @@ from trendflow.contracts.canonical import utc_now
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import SEGMENTER as NAME
 from trendflow.contracts.graph import frame_budget
-from trendflow.contracts.manifest import update_run
+from trendflow.contracts.manifest import find_row, update_run
 from trendflow.media import frames_store
 from trendflow.media.ingest import LocalSource, fetch
 from trendflow.media.limits import MediaLimits
@@ -39,6 +39,9 @@ def run_segmenter(run: RunContext, stamper: Stamper, limit: TimeLimit) -> Finish
     An earlier one is reused only when its frames, or those of another run with the same result, can still be used, or
     when no component that has to be computed reads frames or audio.
     """
+    done = find_row(run.manifest(), NAME)
+    if done is None or done["status"] == "error":
+        run.recorder.started(NAME)  # fetching belongs to its work, and only then its key is known
     source = _ingest(run)
     parts = stamper.parts = cache.key_parts(run, NAME, source.sha256, {})
     earlier = cache.candidates(run, NAME, parts.key)
@@ -51,6 +54,7 @@ def run_segmenter(run: RunContext, stamper: Stamper, limit: TimeLimit) -> Finish
             return stamper.reuse(candidate)
         log.info("the frames of the reusable segmentation are gone; decoding again")
     reference = candidate or cache.find_candidate(run, NAME, parts.key, even_if_forced=True)
+    run.recorder.started(NAME)
     finished = _decode(run, stamper, source, parts, limit)
     if reference is not None and reference.digests != finished.digests:
         raise TrendFlowError(
@@ -114,7 +118,7 @@ def _ingest(run: RunContext) -> LocalSource:
             run.request["video_source"]["locator"],
             scratch_dir(run) / "source",
             limits=media_limits(run.deployment, run.profile_name),
-            progress=progress_of(NAME),
+            progress=progress_of(run, NAME),
         )
     except TrendFlowError as error:
         if error.error_code != "storage_unavailable":  # a full disk is the one failure that fetching tries only once
@@ -190,6 +194,7 @@ def _bring_frames(run: RunContext, holder: cache.Candidate) -> bool:
         if error.error_class == "transient":
             raise
         log.warning("cache_check_failed component=%s object=frames error_code=%s", NAME, error.error_code)
+        run.recorder.cache_check_failed(NAME, error.error_code)
         return False
     return True
 
@@ -243,7 +248,7 @@ def _decode(
     # An attempt starts in an empty folder, so whatever a killed one left behind cannot be mistaken for a result.
     shutil.rmtree(scratch / "frames", ignore_errors=True)
     request = segment_request(run, source, scratch / "frames")
-    segmented = limit.enforce(lambda: segment(request, progress=progress_of(NAME)))
+    segmented = limit.enforce(lambda: segment(request, progress=progress_of(run, NAME)))
     finished = stamper.computed(segmented.artifact, parts)  # validated before the first byte is uploaded
     frames_store.upload(run.deployment.store, run.run_path, segmented.frames_dir)
     if run.deployment.store.local_path(frames_store.frames_key(run.run_path)) is not None:

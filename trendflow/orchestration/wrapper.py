@@ -64,7 +64,9 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
             if error.error_code == "internal_error":
                 log_failure(component, exc)
             if stamper.retries < error.rule.max_retries and not (is_exhausted(error) or ended_the_run(error)):
-                sleep(_wait(error, stamper.retries))
+                wait = _wait(error, stamper.retries)
+                run.recorder.retry_scheduled(component, error.error_code, wait)
+                sleep(wait)
                 stamper.retry()
                 log.warning("retry component=%s error_code=%s attempt=%d", component, error.error_code, stamper.retries)
                 continue
@@ -102,6 +104,7 @@ def _attempt(run: RunContext, component: str, stamper: Stamper, sleep: Callable[
     module = run.deployment.registry[component].module
     if module is None:
         raise TrendFlowError("config_invalid", f"{component} has no code.")
+    run.recorder.started(component)
     component_inputs = inputs.build_inputs(run, component, manifest, sleep)
     stamper.runner = component_inputs.runner
     artifact = limit.enforce(lambda: module.run(component_inputs))
@@ -114,13 +117,16 @@ def store(run: RunContext, finished: Finished) -> dict[str, Any]:
     Raises only when the store takes neither.
     """
     try:
-        return persist(run, finished)
+        row = persist(run, finished)
     except Exception as exc:
         if finished.origin == "error":
+            run.recorder.unstored(finished.component, as_typed(exc))
             raise
         log_failure(finished.component, exc)
         stamper = Stamper(run, finished.component, finished.started_at, finished.retry_count)
-        return persist(run, stamper.failed(as_typed(exc)))
+        return store(run, stamper.failed(as_typed(exc)))
+    run.recorder.finished(row, finished.origin)
+    return row
 
 
 def persist(run: RunContext, finished: Finished) -> dict[str, Any]:
@@ -182,6 +188,7 @@ def _why(failed: Mapping[str, Any]) -> str:
 def skip(run: RunContext, component: str, because: str) -> None:
     """Record that a component does not run. It gets no row and no artifact."""
     run.deployment.results.update_manifest(run.run_path, lambda manifest: skip_component(manifest, component, because))
+    run.recorder.skipped(component, because)
     emit(ProgressEvent(component, "done", outcome="skipped"))
 
 
@@ -203,7 +210,10 @@ def finalise(run: RunContext, because: str | None = None) -> dict[str, Any]:
         retries = sum(row["retry_count"] for row in rows.values())
         return update_run(manifest, warnings=sorted(warnings), finished_at=utc_now(), retry_count=retries)
 
-    return run.deployment.results.update_manifest(run.run_path, close)
+    manifest = run.deployment.results.update_manifest(run.run_path, close)
+    for entry in manifest["run"]["skipped"]:
+        run.recorder.skipped(entry["name"], entry["because"])
+    return manifest
 
 
 def run_status(run: RunContext, manifest: Mapping[str, Any]) -> DerivedStatus:

@@ -78,8 +78,8 @@ class Backend(Protocol):
         """Where the object lies on this machine's disk, or None for a remote store."""
         ...
 
-    def sweep_stale(self, older_than_sec: float) -> int:
-        """Remove leftovers of writers that died at least that long ago; their number."""
+    def sweep_stale(self, older_than_sec: float, *, dry_run: bool) -> int:
+        """Remove, or only count, leftovers of writers that died at least that long ago; their number."""
         ...
 
 

@@ -209,7 +209,7 @@ class LocalBackend:
     def local_path(self, key: str) -> Path | None:
         return self._path(key)
 
-    def sweep_stale(self, older_than_sec: float) -> int:
+    def sweep_stale(self, older_than_sec: float, *, dry_run: bool) -> int:
         removed = 0
         limit = time.time() - older_than_sec
         with _typed_errors(""):
@@ -217,7 +217,7 @@ class LocalBackend:
                 for name in files:
                     path = os.path.join(folder, name)
                     if name.startswith(_TEMP_PREFIX) and _older_than(path, limit):
-                        removed += _unlink(path)
+                        removed += dry_run or _unlink(path)
         return removed
 
     def _path(self, key: str) -> Path:

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.storage.backend import Backend, ObjectInfo, ObjectNotFound, Payload
 from trendflow.storage.local_backend import LocalBackend
+from trendflow.storage.observed_backend import ObservedBackend, StoreObserver
 from trendflow.storage.probe import probe_conditional_writes
 from trendflow.storage.retry import RetryPolicy
 
@@ -69,6 +70,10 @@ class ObjectStore:
                 validate_key(prefix)
             return cls(RemoteBackend(open_s3(parts.netloc, prefix, options or {}), retry or RetryPolicy()))
         raise TrendFlowError("config_invalid", "A store URL is file:///folder, memory:// or s3://bucket/prefix.")
+
+    def observed(self, observer: StoreObserver) -> ObjectStore:
+        """The same store, whose requests `observer` hears of."""
+        return ObjectStore(ObservedBackend(self._backend, observer))
 
     def get(self, key: str) -> bytes:
         return self._backend.get(validate_key(key))
@@ -138,9 +143,9 @@ class ObjectStore:
         """Path of the object on this machine (read-only use), or None when the store is remote."""
         return self._backend.local_path(validate_key(key))
 
-    def sweep_stale(self, older_than_sec: float = 3600.0) -> int:
-        """Remove temporary files of writers that died at least that long ago; returns their number."""
-        return self._backend.sweep_stale(older_than_sec)
+    def sweep_stale(self, older_than_sec: float = 3600.0, *, dry_run: bool = False) -> int:
+        """Remove, or only count, temporary files of writers that died at least that long ago; returns their number."""
+        return self._backend.sweep_stale(older_than_sec, dry_run=dry_run)
 
     def probe(self) -> None:
         """Prove that conditional writes work here; `config_invalid` when they do not."""

@@ -119,7 +119,7 @@ class RemoteBackend:
     def local_path(self, key: str) -> Path | None:
         return None
 
-    def sweep_stale(self, older_than_sec: float) -> int:
+    def sweep_stale(self, older_than_sec: float, *, dry_run: bool) -> int:
         # A dead S3 upload leaves no visible object; its parts fall to the bucket's lifecycle rule.
         return 0
 

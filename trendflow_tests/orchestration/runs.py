@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.validation import validate_run
 from trendflow.orchestration.work import Finished
+from trendflow.orchestration.wrapper import run_error, run_status
 from trendflow.storage.run_validation import Finding
 
 AUDIO = {"segmenter", "loudness_extractor", "tempo_extractor"}
@@ -138,6 +140,34 @@ def breaking(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, component:
 def problems(deployment: Deployment, run_path: str) -> list[Finding]:
     """Why `validate` would refuse the run."""
     return [found for found in validate_run(deployment, run_path) if found.severity == "problem"]
+
+
+def assert_state_agrees(run: RunContext) -> None:
+    """What the journal says of a run that ended is what its manifest says, in the export and in the state files too."""
+    deployment, manifest = run.deployment, run.manifest()
+    view = deployment.states.read_run(run.run_path)
+    assert view is not None
+    rows = {row["name"]: row for row in manifest["components"]}
+    skipped = {entry["name"]: entry["because"] for entry in manifest["run"]["skipped"]}
+    assert rows.keys() | skipped.keys() == view.components.keys()
+    for name, row in rows.items():
+        found = view.components[name]
+        assert found["status"] == {"ok": "success", "empty": "empty", "error": "error"}[row["status"]]
+        assert (found["error"], found["error_code"]) == (row["error"], row["error_code"])
+        assert (found["cache_hit"], found["retry_count"]) == (row["cache_hit"], row["retry_count"])
+        assert found["artifact_paths"] == [artifact["path"] for artifact in row["artifacts"]]
+    for name, because in skipped.items():
+        assert (view.components[name]["status"], view.components[name]["error"]) == ("skipped", because)
+    error = run_error(run, manifest)
+    assert view.run["status"] == run_status(run, manifest)
+    assert (view.run["error_code"], view.run["error"]) == (error and error.error_code, error and error.message)
+    assert view.run["warnings"] == manifest["run"]["warnings"]
+    assert view.run["resolved_models"] == manifest["run"]["resolved_models"]
+    folder = f"state/{run.run_path}"
+    assert json.loads(deployment.store.get(f"{folder}/run_state.json")) == view.run
+    assert [json.loads(line) for line in deployment.store.get(f"{folder}/state_events.jsonl").splitlines()] == [
+        event.as_dict() for event in deployment.states.events(run.run_path)
+    ]
 
 
 def origins(results: Mapping[str, Finished]) -> dict[str, str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from trendflow.commands.sources import parse_source
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.identity import validate_video_id
+from trendflow.submission.sources import parse_source
 from trendflow_tests.orchestration.command_line import Cli
 from trendflow_tests.orchestration.conftest import write_clip
 from trendflow_tests.orchestration.runs import write_quick_graph

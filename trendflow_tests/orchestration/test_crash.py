@@ -36,8 +36,14 @@ COMPONENTS = ("segmenter", "cut_detection", "loudness_extractor")
 # The pictures of a report are stored one like the other: the first and the last stand for all of them.
 PICTURE, PICTURES = "write store/render_cache/thumbnails", 15
 
+PROCESSORS = ("segmenter", "visual", "audio")
+# The state `pending`: it is accepted, and each of its managers started. What follows, an execution records.
+STATE_EVENTS = 2 + len(PROCESSORS)
 SUBMISSION = {
     "create store/state/run_request.json": 1,
+    **{f"create store/state/events/{number:012d}.json": 1 for number in range(1, STATE_EVENTS + 1)},
+    "create store/state/run_state.json": 1,
+    **{f"create store/state/state_{processor}.json": 1 for processor in PROCESSORS},
     "create store/result_store/manifest.json": 1,
 }
 DECODING = {

@@ -21,7 +21,6 @@ from trendflow.cli import main
 from trendflow.commands.files import require_folder, write_output
 from trendflow.commands.process import prepare_dagster_home
 from trendflow.commands.run_notes import run_notes
-from trendflow.commands.sources import parse_source
 from trendflow.config import Settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import ProfileComponent
@@ -29,6 +28,7 @@ from trendflow.media.worker import MediaWorker
 from trendflow.orchestration import launch
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import RunContext
+from trendflow.submission.sources import parse_source
 from trendflow_tests.orchestration.conftest import write_clip
 from trendflow_tests.orchestration.runs import AUDIO, only, with_profile
 
@@ -161,7 +161,7 @@ def test_a_damaged_history_is_named(dagster_home: Path) -> None:
 )
 def test_what_sqlite_says_decides_the_code(reason: str, code: str) -> None:
     def fail() -> None:
-        with launch._typed_database():
+        with launch.typed_database():
             raise OperationalError("INSERT", {}, sqlite3.OperationalError(reason))
 
     assert complaint(fail).error_code == code

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from trendflow.commands import upkeep
-from trendflow.commands.sources import parse_source
 from trendflow.config import Settings, ensure_home, load_settings
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.submission.sources import parse_source
 
 HOME_SENTENCE = "The folder TRENDFLOW_HOME names cannot be created or written."
 

@@ -24,7 +24,7 @@ from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.wrapper import run_error, run_status
 from trendflow_tests.orchestration.attempts import deployment_for
 from trendflow_tests.orchestration.probe import FEATURE, Probe, add_probes, value
-from trendflow_tests.orchestration.runs import Here, Submit, problems, statuses
+from trendflow_tests.orchestration.runs import Here, Submit, assert_state_agrees, problems, statuses
 
 EDGES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "a": ((), ()),
@@ -208,6 +208,7 @@ def test_a_run_ends_as_its_components_did(
     fatal = {name for name in end.error if name not in end.optional}
     assert materialised(run) == expected.keys() - fatal
     assert problems(deployment, run.run_path) == []
+    assert_state_agrees(run)
 
 
 def time_runs_out(monkeypatch: pytest.MonkeyPatch) -> Work:
@@ -242,6 +243,7 @@ def test_a_run_over_its_time_ends_in_error_although_all_that_is_left_is_optional
     assert error is not None
     assert (error.error_code, error_tag()) == ("timeout", "timeout")
     assert error.message == "The run took longer than 0 s."
+    assert_state_agrees(run)
     # A new attempt has time of its own, and keeps what the first one finished.
     seen.clear()
     assert here(run) == "success"
@@ -250,6 +252,7 @@ def test_a_run_over_its_time_ends_in_error_although_all_that_is_left_is_optional
     assert run_status(run, manifest) == "success"
     assert run_error(run, manifest) is None
     assert (manifest["run"]["skipped"], manifest["run"]["warnings"]) == ([], [])
+    assert_state_agrees(run)
 
 
 def test_an_optional_component_over_its_own_time_is_a_partial_failure(
@@ -272,3 +275,4 @@ def test_an_optional_component_over_its_own_time_is_a_partial_failure(
     assert run_status(run, manifest) == "success"
     assert manifest["run"]["warnings"] == ["partial_failure"]
     assert statuses(run)["i"] == "ok"
+    assert_state_agrees(run)

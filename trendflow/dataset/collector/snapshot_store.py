@@ -110,10 +110,17 @@ class SnapshotStore:
 
     def forget(self, video_id: str) -> int:
         """Remove everything about a video; returns how many objects there were."""
+        return sum(self._store.delete(key) for key in self.keys_of(video_id))
+
+    def keys_of(self, video_id: str) -> list[str]:
+        """Keys of everything about a video, the registration first.
+
+        Removed in this order, a collector at work does not begin anew with a video that is being removed.
+        """
         validate_video_id(PLATFORM, video_id)
-        # The registration first: a collector at work does not begin anew with a video that is being removed.
-        single = sum(self._store.delete(f"{root}/{video_id}.json") for root in (_TRACKED, _VIDEOS, CHANNELS))
-        return single + self._store.delete_prefix(f"{_SNAPSHOTS}/{video_id}")
+        single = (f"{root}/{video_id}.json" for root in (_TRACKED, _VIDEOS, CHANNELS))
+        taken = (info.key for info in self._store.list(f"{_SNAPSHOTS}/{video_id}"))
+        return [*(key for key in single if self._store.exists(key)), *taken]
 
     def _is_open(self, video_id: str, missing: Collection[int]) -> bool:
         return bool(missing) and (PLATFORM, video_id) not in self._deleted

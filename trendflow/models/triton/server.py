@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 
 from trendflow.contracts.errors import TrendFlowError, unwritable
+from trendflow.loopback import HOST, choose_ports, listens
 from trendflow.models.triton.connection import answering_server
 from trendflow.models.triton.environment import ServerEnvironment
-from trendflow.models.triton.process import boot_id, end_process, end_session, exact_process, started_ticks_of
 from trendflow.models.triton.repository import Repository
-from trendflow.models.triton.state import HOST, STATE, ServerState, forget, read_state, write_state
+from trendflow.models.triton.state import STATE, ServerState, forget, read_state, write_state
+from trendflow.processes import boot_id, end_process, end_session, exact_process, started_ticks_of
 
 LOG = "server.log"
 
@@ -49,7 +48,7 @@ def start(
         if previous.is_alive:
             raise TrendFlowError("config_invalid", "A Triton server of this folder runs already; end it first.")
         stop(folder, previous)
-    chosen = _choose_ports(ports or {})
+    chosen = choose_ports("Triton", dict.fromkeys(_PORTS) | dict(ports or {}))
     backends, log = folder / "backends", folder / LOG
     memory_prefix = f"triton-{secrets.token_hex(6)}-"
     environment.install_backends(backends)
@@ -169,8 +168,8 @@ def await_live(state: ServerState, timeout_s: float = _START_TIMEOUT_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not (
         answering_server(state.grpc_url, timeout_s=1.0) == state.server_id
-        and _listens(state.http_port)
-        and _listens(state.metrics_port)
+        and listens(state.http_port)
+        and listens(state.metrics_port)
     ):
         if not state.is_alive:
             child = _children.get(state.pid)
@@ -188,28 +187,3 @@ def await_live(state: ServerState, timeout_s: float = _START_TIMEOUT_S) -> None:
                 log=state.log_tail(),
             )
         time.sleep(_POLL_S)  # a server tells nobody when it is ready, it has to be asked
-
-
-def _listens(port: int) -> bool:
-    """Whether a service is up: the server opens them one after the other, gRPC first."""
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
-
-
-def _choose_ports(wanted: Mapping[str, int | None]) -> dict[str, int]:
-    """A port for each service, all of them free now. Raises `config_invalid` for a wanted one that is not."""
-    chosen = {}
-    with ExitStack() as stack:  # all are held until all are chosen, so that none is given twice
-        for name in _PORTS:
-            port = wanted.get(name) or 0
-            probe = stack.enter_context(socket.socket())
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError as exc:
-                reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
-                raise TrendFlowError(
-                    "config_invalid", f"Triton cannot use port {port} for {name}: {reason}.", port=port, service=name
-                ) from exc
-            chosen[name] = int(probe.getsockname()[1])
-    return chosen

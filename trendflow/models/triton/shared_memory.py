@@ -22,7 +22,7 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.models.triton.process import started_ticks_of
+from trendflow.processes import started_ticks_of
 
 _SMALLEST = 1 << 16
 _CALL_TIMEOUT_S = 5.0

@@ -14,9 +14,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from trendflow.contracts.canonical import canonical_json
 from trendflow.contracts.errors import TrendFlowError, unwritable
-from trendflow.models.triton.process import boot_id, started_ticks_of
+from trendflow.loopback import HOST
+from trendflow.processes import boot_id, started_ticks_of
 
-HOST = "127.0.0.1"
 STATE = "server.json"
 
 _LOG_LINES = 15

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from trendflow.loopback import choose_ports
 from trendflow.models.triton import server
 from trendflow.models.triton.environment import ServerEnvironment
 from trendflow.models.triton.repository import Repository
@@ -84,9 +85,9 @@ def test_a_server_that_dies_while_starting_leaves_its_last_words(
     tmp_path: Path, triton_environment: ServerEnvironment, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody takes a port between the choice and the start."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = server._choose_ports({}) | {"grpc": taken.getsockname()[1]}
-        monkeypatch.setattr(server, "_choose_ports", lambda wanted: ports)
+    ports = choose_ports("Triton", dict.fromkeys(("http", "grpc", "metrics")))
+    monkeypatch.setattr(server, "choose_ports", lambda owner, wanted: ports)
+    with socket.create_server(("127.0.0.1", ports["grpc"])):
         error = raised(server.start, tmp_path / "triton", triton_environment, repository)
     assert error.error_code == "triton_unavailable"
     assert error.detail["exit_code"] == 1

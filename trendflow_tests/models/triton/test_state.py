@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from trendflow.models.triton import server
-from trendflow.models.triton.process import boot_id, started_ticks_of
 from trendflow.models.triton.state import STATE, ServerState, endpoint, read_state, running, write_state
+from trendflow.processes import boot_id, started_ticks_of
 from trendflow_tests.models.triton.faulty import raised
 
 

@@ -34,17 +34,17 @@ def exact_process(pid: int, started_ticks: int) -> Iterator[int | None]:
         os.close(handle)
 
 
-def end_process(handle: int, grace_s: float) -> None:
-    """Ask a process to end, and make it end after `grace_s` seconds.
+def end_process(handle: int, grace_s: float, ask: signal.Signals = signal.SIGTERM) -> None:
+    """Ask a process to end by the signal `ask`, and make it end after `grace_s` seconds.
 
     Raises `timeout` for one that not even the kernel can end now, because it waits for a device or a disk.
     """
     with suppress(ProcessLookupError):  # it may end by itself at any moment
-        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        signal.pidfd_send_signal(handle, ask)
         if not _ended(handle, grace_s):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
             if not _ended(handle, _KILL_TIMEOUT_S):
-                raise TrendFlowError("timeout", "A process of the Triton server does not end, though it was killed.")
+                raise TrendFlowError("timeout", "A process does not end, though it was killed.")
 
 
 def end_session(leader: int, leader_started_ticks: int) -> None:

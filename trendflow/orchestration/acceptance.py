@@ -1,0 +1,41 @@
+"""The state of a run from the moment it is accepted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+
+from trendflow.contracts.identity import RunIdentity
+from trendflow.orchestration.deployment import Deployment
+from trendflow.state.errors import IllegalTransition
+from trendflow.state.run_manager import Planned, RunManager
+
+_NO_LABEL = re.compile(r"[^A-Za-z0-9_.:@-]")
+
+
+def this_process() -> str:
+    """Name of this process as the journal spells it."""
+    return as_label(f"{socket.gethostname()}:{os.getpid()}")
+
+
+def as_label(name: str) -> str:
+    """A name with what a journal does not take replaced."""
+    return _NO_LABEL.sub("-", name)[-128:]
+
+
+def plan_of(deployment: Deployment, profile: str) -> list[Planned]:
+    """The enabled components of a profile as the state of its runs lists them."""
+    graph = deployment.graph
+    chosen = graph.profile(profile).components
+    return [
+        Planned(node.name, node.processor, chosen[node.name].required, tuple(graph.active_deps(profile, node.name)))
+        for node in graph.enabled(profile)
+    ]
+
+
+def accept(deployment: Deployment, identity: RunIdentity, profile: str, *, holder: str) -> None:
+    """Make the run `pending`. One that has a state keeps it."""
+    with contextlib.suppress(IllegalTransition):  # accepted before, by a submission that died or by somebody else
+        RunManager.create(deployment.states, identity, profile, plan_of(deployment, profile), holder=holder)

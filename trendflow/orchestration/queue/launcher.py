@@ -1,0 +1,118 @@
+"""Dagster's run launcher: a run becomes a message, a worker executes it.
+
+Not `dagster_celery.CeleryRunLauncher`: it puts the instance with its passwords into the message, its task does nothing
+with a redelivered run that was begun, and its health check asks for task results that a killed worker leaves at STARTED
+for ever. What is left of it after that is less than what is here.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
+
+from celery import Celery
+from dagster import DagsterRun, DagsterRunStatus, Field, Noneable, StringSource
+from dagster._config import UserConfigSchema
+from dagster._core.launcher import (
+    CheckRunHealthResult,
+    LaunchRunContext,
+    ResumeRunContext,
+    RunLauncher,
+    WorkerStatus,
+)
+from dagster._core.storage.tags import PARTITION_NAME_TAG
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from kombu.exceptions import OperationalError
+
+from trendflow.config import load_settings
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.orchestration.deployment import open_deployment
+from trendflow.orchestration.jobs import PROCESS_VIDEO
+from trendflow.orchestration.queue.board import Board
+from trendflow.orchestration.queue.celery_app import RUN_TASK, broker_url, make_app
+from trendflow.orchestration.queue.names import WORKER_TAG, queue_name
+from trendflow.orchestration.queue.routing import Router, priority_of_run
+from trendflow.orchestration.run_state import queued
+from trendflow.orchestration.runs import run_path_of
+
+
+class QueueRunLauncher(RunLauncher[Any], ConfigurableClass):
+    """Launches runs through the queue. `broker_url` defaults to the setting of the same name.
+
+    A run that waits in the queue is STARTING for Dagster: set `run_monitoring.start_timeout_seconds` to 0, else Dagster
+    fails what waits longer than that.
+    """
+
+    def __init__(self, broker_url: str | None = None, inst_data: ConfigurableClassData | None = None) -> None:
+        self._given_url, self._inst_data = broker_url, inst_data
+        super().__init__()
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        return {"broker_url": Field(Noneable(StringSource), is_required=False)}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
+        return cls(inst_data=inst_data, **config_value)
+
+    @cached_property
+    def _url(self) -> str:
+        return self._given_url or broker_url(load_settings())
+
+    @cached_property
+    def _app(self) -> Celery:
+        return make_app(self._url, load_settings().max_duration_sec)
+
+    @cached_property
+    def _board(self) -> Board:
+        return Board(self._url)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Publish the run. Raises `config_invalid` for tags or profiles, `storage_unavailable` without a broker."""
+        self._publish(context.dagster_run)
+
+    @property
+    def supports_resume_run(self) -> bool:
+        return True
+
+    def resume_run(self, context: ResumeRunContext) -> None:
+        """Publish a run again that is known to have no message any more. The worker sees that it was begun."""
+        self._publish(context.dagster_run)
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        return True
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """RUNNING while the queue has the run. Workers that die are the workers' own affair (`run_health`)."""
+        if self._board.is_expected(run.run_id):
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The queue does not know the run.")
+
+    def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:
+        return f"worker {run.tags[WORKER_TAG]}" if WORKER_TAG in run.tags else None
+
+    def terminate(self, run_id: str) -> bool:
+        """Cancel a run: at once while it waits, else when its worker notices. False when it has ended."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        if run.status != DagsterRunStatus.STARTED:
+            self._instance.report_run_canceled(run)  # whoever is given its message then has nothing to do
+        return True
+
+    def _publish(self, run: DagsterRun) -> None:
+        deployment = open_deployment(load_settings())
+        queue = queue_name(Router(deployment).device_queue_of(run), priority_of_run(run))
+        if run.job_name == PROCESS_VIDEO and PARTITION_NAME_TAG in run.tags:
+            queued(deployment, run_path_of(run.tags[PARTITION_NAME_TAG]))
+        self._board.expect(run.run_id)
+        try:
+            self._app.send_task(RUN_TASK, args=[run.run_id], queue=queue)
+        except OperationalError as exc:
+            raise TrendFlowError("storage_unavailable", "The broker of the queue does not take messages.") from exc
+        self._instance.report_engine_event(f"The run waits in the queue {queue}.", run, cls=type(self))

@@ -1,0 +1,139 @@
+"""The state of runs as their submission, their execution and those who find them dead record it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.orchestration.acceptance import accept, as_label, this_process
+from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.recorder import Halted, Writer
+from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.wrapper import finalise, run_error, run_status
+from trendflow.state.errors import Fenced
+from trendflow.state.run_manager import RunManager
+
+log = logging.getLogger(__name__)
+
+_LIVE = frozenset({"pending", "queued", "running", "recovering"})
+
+
+class RunFailed(Exception):
+    """The run has ended in an error: `component` could not be computed, or not used."""
+
+    def __init__(self, error: TrendFlowError, component: str) -> None:
+        self.error, self.component = error, component
+        super().__init__(str(error))
+
+
+@contextmanager
+def executing(run: RunContext, worker: str | None = None) -> Iterator[None]:
+    """Record the execution of a run in this process; `worker` names it where it is one of the queue.
+
+    What leaves the block decides how the run ended: nothing or an error of what comes after the components, these
+    alone; `RunFailed`, its error; an interrupt, a cancellation. Raises `Halted` when the run had to stop, and what
+    opening the state raises.
+    """
+    owner = this_process() if worker is None else as_label(worker)
+    partly_done = bool(run.manifest()["components"])
+    manager = _taken_over(run, owner)
+    manager.begin(worker=owner, device=_device_of(run), resolved_models=_models_of(run))
+    if partly_done:
+        manager.resumed()
+    writer = run.recorder.begin(manager, owner)
+    try:
+        yield
+        run.recorder.end(writer, _error_by_manifest(run, None))
+    except BaseException as cause:
+        if isinstance(cause, Halted) and isinstance(cause.error, Fenced):
+            log.error("another process has the run; this one stops")
+            run.recorder.abandon(writer)
+        else:
+            _end_after(run, writer, cause)
+        raise
+
+
+def queued(deployment: Deployment, run_path: str) -> None:
+    """The message of a run is about to be published. Whoever has the run by now keeps it."""
+    manager = _opened(deployment, run_path, frozenset({"pending"}))
+    if manager is not None:
+        manager.queued()
+
+
+def conclude(deployment: Deployment, run_path: str, error: TrendFlowError) -> bool:
+    """End the state of a run whose execution is over and did not say so; True when it had to be done.
+
+    `cancelled` cancels it, any other code fails it. The caller knows that no process executes the run any more: one
+    that does is fenced off.
+    """
+    manager = _opened(deployment, run_path, _LIVE)
+    if manager is None:
+        return False
+    if error.error_code == "cancelled":
+        manager.cancel()
+    else:
+        manager.fail(error)
+    return True
+
+
+def _opened(deployment: Deployment, run_path: str, only_if: Collection[str]) -> RunManager | None:
+    """The manager of a run that is in one of these states; None for another one and for a run without a state."""
+    try:
+        return RunManager.open(deployment.states, run_path, holder=this_process(), only_if=only_if)
+    except TrendFlowError as missing:
+        if missing.error_code != "dependency_missing":
+            raise
+        return None  # nobody recorded a state, so none is wrong
+
+
+def _taken_over(run: RunContext, owner: str) -> RunManager:
+    """The manager of the run, which from now on belongs to this process."""
+    states = run.deployment.states
+    if states.read_run(run.run_path) is None:  # submitted by a version without states, or kept longer than its state
+        accept(run.deployment, run.identity, run.profile_name, holder=owner)
+    manager = RunManager.open(states, run.run_path, holder=owner)
+    assert manager is not None  # None answers `only_if` alone
+    return manager
+
+
+def _end_after(run: RunContext, writer: Writer, cause: BaseException) -> None:
+    """End the recording of a run that `cause` has stopped, which must not be hidden by what fails here."""
+    try:
+        if isinstance(cause, RunFailed | Halted):
+            error: TrendFlowError | None = cause.error
+        elif isinstance(cause, Exception):
+            error = _error_by_manifest(run, cause)
+        else:
+            error = TrendFlowError("cancelled", "The run was interrupted.")
+        # Whoever drives this process lets go of a run also because a result could not be stored at all.
+        if error is not None and error.error_code == "cancelled" and not isinstance(cause, GeneratorExit):
+            finalise(run, "cancelled")
+        run.recorder.end(writer, error)
+    except Halted as halted:
+        log.error("the end of the run could not be recorded: %s", halted.error)
+    except TrendFlowError as failed:
+        log.error("the end of the run could not be stored: %s", failed)
+        run.recorder.abandon(writer)
+
+
+def _error_by_manifest(run: RunContext, exc: Exception | None) -> TrendFlowError | None:
+    """What the run failed of as its manifest has it; None when it succeeded, whatever came after its components."""
+    manifest = run.manifest()
+    status = run_status(run, manifest)
+    if status == "error":
+        return run_error(run, manifest)
+    return None if status == "success" or exc is None else as_typed(exc)
+
+
+def _models_of(run: RunContext) -> dict[str, dict[str, str]]:
+    try:
+        return {role: model.as_row() for role, model in run.resolved.items()}
+    except TrendFlowError:  # the first component fails of the same, and that is stored
+        return {}
+
+
+def _device_of(run: RunContext) -> str | None:
+    devices = {model["device"] for model in _models_of(run).values()}
+    return max(devices, key=lambda device: (device != "cpu", device), default=None)

@@ -1,0 +1,93 @@
+"""Readiness: named checks, each with a limit of its own, all of them run whatever the others find."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.storage.object_store import ObjectStore
+
+LIMIT_SEC = 10.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """`run` returns what it found, in a few words, or raises."""
+
+    name: str
+    run: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found. `error_code` is None when all is well."""
+
+    name: str
+    error_code: str | None
+    text: str
+
+
+def run_checks(checks: Sequence[Check], limit_sec: float = LIMIT_SEC) -> list[Finding]:
+    """All findings, in the order of the checks. One that has not answered in time failed with `timeout`."""
+    executor = ThreadPoolExecutor(max(1, len(checks)), thread_name_prefix="health")
+    until = time.monotonic() + limit_sec
+    started = [(check.name, executor.submit(check.run)) for check in checks]
+    found = [_finding(name, answer, until - time.monotonic(), limit_sec) for name, answer in started]
+    executor.shutdown(wait=False)
+    return found
+
+
+def store_check(store: ObjectStore) -> Check:
+    """The store answers, and its conditional writes hold."""
+
+    def run() -> str:
+        store.probe()
+        return "conditional writes proven"
+
+    return Check("store", run)
+
+
+def queue_check(broker_url: str | None, timeout_sec: float = 3.0) -> Check:
+    """Somebody accepts connections at the broker's address."""
+
+    def run() -> str:
+        if broker_url is None:
+            return "no broker is configured"
+        parts = urlsplit(broker_url)
+        try:
+            socket.create_connection((parts.hostname or "", parts.port or 6379), timeout_sec).close()
+        except OSError as exc:
+            raise TrendFlowError("network_error", "The broker does not answer.", type=type(exc).__name__) from exc
+        return "the broker answers"
+
+    return Check("queue", run)
+
+
+def disk_check(folder: Path, min_free_gb: float) -> Check:
+    """The disk of scratch files has space for new runs."""
+
+    def run() -> str:
+        free_gb = shutil.disk_usage(folder).free / 1e9
+        if free_gb < min_free_gb:
+            raise TrendFlowError("storage_unavailable", f"Only {free_gb:.1f} GB are free, {min_free_gb:g} are needed.")
+        return f"{free_gb:.0f} GB free"
+
+    return Check("disk", run)
+
+
+def _finding(name: str, answer: Future[str], wait_sec: float, limit_sec: float) -> Finding:
+    try:
+        return Finding(name, None, answer.result(max(0.0, wait_sec)))
+    except FutureTimeout:
+        return Finding(name, "timeout", f"No answer within {limit_sec:g} s.")
+    except Exception as exc:  # every check must get its line, whatever breaks
+        error = as_typed(exc)
+        return Finding(name, error.error_code, error.message)

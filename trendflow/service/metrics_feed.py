@@ -1,0 +1,124 @@
+"""Metrics from what the store says: level 1 at every look, the log of each run once, when it has ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.service.metrics import Metrics
+from trendflow.service.parts import ComponentPlace
+from trendflow.state.events import Event
+from trendflow.state.store import RunView, StateStore
+from trendflow.state.transitions import COMPONENT_END, RUN_END
+from trendflow.storage.result_store import ResultStore
+from trendflow.submission.message import PRIORITIES
+
+_WAITING = ("pending", "queued")
+_ACTIVE = ("running", "recovering")
+_RATE_WINDOW = timedelta(hours=1)
+
+
+class MetricsFeed:
+    """One per process. Runs that ended before its first look are not counted: an earlier process did."""
+
+    def __init__(
+        self, metrics: Metrics, states: StateStore, results: ResultStore, components: Mapping[str, ComponentPlace]
+    ) -> None:
+        self._metrics, self._states, self._results, self._components = metrics, states, results, components
+        self._lock = threading.Lock()
+        self._counted: set[tuple[str, str]] | None = None
+
+    def refresh(self) -> None:
+        """Bring the metrics up to date. Raises what reading the store raises."""
+        with self._lock:
+            runs = self._states.read_global()["runs"]
+            self._levels(runs)
+            ended = {(path, row["finished_at"]) for path, row in runs.items() if row["status"] in RUN_END}
+            if self._counted is None:
+                self._counted = ended
+            for path, finished_at in sorted(ended - self._counted, key=lambda run: run[1]):
+                self._run_ended(path, runs[path])
+                self._counted.add((path, finished_at))
+            self._counted &= ended  # level 1 forgets old ones, and so may we
+
+    def _levels(self, runs: Mapping[str, Any]) -> None:
+        rows = runs.values()
+        for priority in PRIORITIES:
+            waiting = sum(row["status"] in _WAITING and row["priority"] == priority for row in rows)
+            self._metrics.queue_length.labels(priority).set(waiting)
+        self._metrics.active_runs.set(sum(row["status"] in _ACTIVE for row in rows))
+        since = datetime.fromisoformat(self._states.clock.utc()) - _RATE_WINDOW
+        recent = [
+            row["status"]
+            for row in rows
+            if row["status"] in RUN_END and datetime.fromisoformat(row["finished_at"]) >= since
+        ]
+        # Nothing failed while nothing ran: an alarm must not sound at night.
+        self._metrics.success_rate.set(recent.count("success") / len(recent) if recent else 1.0)
+
+    def _run_ended(self, run_path: str, row: Mapping[str, Any]) -> None:
+        self._metrics.runs.labels(row["status"]).inc()
+        if row["started_at"] is not None:
+            wait = _seconds(row["submitted_at"], row["started_at"])
+            self._metrics.queue_wait.labels(row["priority"]).observe(max(0.0, wait))
+        try:
+            view = self._states.read_run(run_path)
+            events = self._states.events(run_path)
+        except TrendFlowError as error:
+            if error.error_class == "transient":
+                raise
+            return  # a damaged log is reported where it is used; the other runs still count
+        if view is not None:
+            rows = self._rows(run_path)
+            self._components_ended(view, {row["name"]: row["empty_reason"] for row in rows if row["empty_reason"]})
+            self._batches(rows)
+        for event in events:
+            self._event(event)
+
+    def _components_ended(self, view: RunView, reasons: Mapping[str, str]) -> None:
+        metrics = self._metrics
+        for processor, document in view.processors.items():
+            for name, row in document["components"].items():
+                if row["status"] not in COMPONENT_END:
+                    continue
+                if row["started_at"] is not None and row["finished_at"] is not None and not row["cache_hit"]:
+                    seconds = max(0.0, _seconds(row["started_at"], row["finished_at"]))
+                    kind = self._components[name].kind if name in self._components else "other"
+                    metrics.processing.labels(processor, name).observe(seconds)
+                    metrics.component_stage.labels(row["owner"] or "", name, kind, row["status"]).observe(seconds)
+                if row["status"] == "error":
+                    metrics.failures.labels(processor, name, row["error_code"]).inc()
+                if name in reasons:
+                    metrics.empties.labels(name, reasons[name]).inc()
+                if row["status"] in ("success", "empty"):
+                    metrics.cache.labels(name, "hit" if row["cache_hit"] else "miss").inc()
+
+    def _event(self, event: Event) -> None:
+        match event.type:
+            case "retry_scheduled":
+                self._metrics.retries.labels(event.subject, event.data["error_code"]).inc()
+            case "oom_reduced":
+                self._metrics.oom_retries.labels(event.subject, "out_of_memory").inc()
+            case "cache_check_failed":
+                self._metrics.cache.labels(event.subject, "error").inc()
+            case "resume_from_checkpoint":
+                self._metrics.cache.labels("run", "resume").inc()
+            case "run_status" if event.to == "recovering":
+                self._metrics.crashed_runs.inc()
+
+    def _batches(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            size = row["batching"]["effective_batch_size"]
+            if size is not None and not row["cache_hit"]:
+                self._metrics.batch_size.labels(row["name"]).observe(size)
+
+    def _rows(self, run_path: str) -> Sequence[Mapping[str, Any]]:
+        manifest = self._results.read_manifest(run_path)
+        return [] if manifest is None else manifest["components"]
+
+
+def _seconds(begin: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds()

@@ -1,0 +1,104 @@
+"""Runs by their id alone, and what is known of one before its log begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.vocab import RUN_STAGES
+from trendflow.service.failures import Refusal, not_found
+from trendflow.service.parts import ServiceParts
+from trendflow.service.run_archive import archived_status
+from trendflow.state.status import StatusDocument, status_document
+from trendflow.storage.result_store import MANIFEST_NAME, ResultStore
+
+_UNKNOWN = "There is no run of this id."
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run of this deployment; `row` is that of level 1, None when level 1 does not list it (yet, or any more)."""
+
+    run_id: str
+    run_path: str
+    row: Mapping[str, Any] | None
+
+
+def find_run(parts: ServiceParts, run_id: str) -> FoundRun:
+    """The run of an id. Raises a 404, also for an id that no run can have."""
+    try:
+        place = parts.inbox.place_of(run_id)
+    except TrendFlowError as error:
+        if error.error_code != "input_constraint_violated":
+            raise
+        raise not_found(_UNKNOWN) from None  # without the id: it is no id, but what a caller wrote
+    runs = parts.states.read_global()["runs"]
+    path = place.run_path if place is not None else _listed(runs, run_id)
+    if path is None:
+        raise _unknown(run_id)
+    return FoundRun(run_id, path, runs.get(path))
+
+
+def status_of(parts: ServiceParts, run: FoundRun) -> StatusDocument:
+    """The status document (`run_status_v1`). Raises a 404 for a run that was deleted."""
+    view = parts.states.read_run(run.run_path)
+    position = run.row["queue_position"] if run.row is not None else None
+    if view is not None:
+        return status_document(view, queue_position=position)
+    manifest = ResultStore(parts.store).read_manifest(run.run_path)
+    if manifest is not None:
+        return archived_status(manifest, parts.required(manifest["run"]["profile"]))
+    submitted_at = run.row["submitted_at"] if run.row is not None else _accepted_at(parts, run)
+    return _without_log(run, submitted_at, position)
+
+
+def request_cancel(parts: ServiceParts, run: FoundRun) -> None:
+    """Ask the run to stop; one that ended stays as it is. A log that has not begun is begun, so that it is heard."""
+    if parts.states.read_run(run.run_path) is None:
+        message = parts.inbox.message_of(run.run_id)
+        if message is None:
+            raise _unknown(run.run_id)
+        parts.begin_log(message)
+    parts.states.request_cancel(run.run_path)
+
+
+def manifest_key(parts: ServiceParts, run: FoundRun) -> str:
+    return f"{ResultStore(parts.store).run_folder(run.run_path)}/{MANIFEST_NAME}"
+
+
+def _listed(runs: Mapping[str, Any], run_id: str) -> str | None:
+    """A run that was begun on another way than by a submission, while level 1 lists it."""
+    return next((path for path in runs if path.endswith(f"/{run_id}")), None)
+
+
+def _accepted_at(parts: ServiceParts, run: FoundRun) -> str:
+    place = parts.inbox.place_of(run.run_id)
+    submission = None if place is None else parts.inbox.get(place.submission_id)
+    if submission is None:
+        raise _unknown(run.run_id)
+    return submission.accepted_at
+
+
+def _without_log(run: FoundRun, submitted_at: str, position: int | None) -> StatusDocument:
+    row = run.row or {"status": "pending", "stage": RUN_STAGES[0], "started_at": None}
+    return {
+        "run_id": run.run_id,
+        "status": row["status"],
+        "stage": row["stage"],
+        "progress": {"overall": 0.0, "current_processor": None, "current_component": None, "components": {}},
+        "queue_position": position,
+        "submitted_at": submitted_at,
+        "started_at": row["started_at"],
+        "updated_at": submitted_at,
+        "estimated_finish": None,
+        "error": None,
+        "error_code": None,
+        "warnings": [],
+        "retry_count": 0,
+    }
+
+
+def _unknown(run_id: str) -> Refusal:
+    return not_found(_UNKNOWN).of_run(run_id)

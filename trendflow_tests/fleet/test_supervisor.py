@@ -1,0 +1,351 @@
+"""The supervisor with tiny HTTP servers as services: order, repair, failures, logs, locks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.schema import SchemaRegistry, validate_document
+from trendflow.fleet.credentials import SECRETS, read_secrets
+from trendflow.fleet.service import Started, in_order
+from trendflow.fleet.state import STATE, Identity, read_state, write_state
+from trendflow.fleet.status import fleet_status
+from trendflow.fleet.supervisor import Fleet
+from trendflow.processes import exact_process, started_ticks_of
+from trendflow_tests.fleet.tiny_services import SERVER, web
+
+MakeFleet = Callable[..., Fleet]
+
+HOLDER = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def raised(call: Callable[..., object], *arguments: object) -> TrendFlowError:
+    with pytest.raises(TrendFlowError) as caught:
+        call(*arguments)
+    return caught.value
+
+
+def conditions(fleet: Fleet) -> dict[str, str]:
+    return {row["service"]: row["condition"] for row in fleet_status(fleet.folder, fleet.blueprints)["services"]}
+
+
+def pids(fleet: Fleet) -> dict[str, int]:
+    return {found.service: found.process.pid for found in read_state(fleet.folder).processes}
+
+
+def kill(pid: int) -> None:
+    """End a process at once and wait until it has ended, however long the kernel takes."""
+    ticks = started_ticks_of(pid)
+    assert ticks is not None
+    os.kill(pid, signal.SIGKILL)
+    while started_ticks_of(pid) == ticks:
+        os.sched_yield()
+
+
+def test_services_start_after_what_they_need_and_end_before_it(fleet: MakeFleet) -> None:
+    built = fleet(web("api", "broker", "store"), web("broker"), web("store", "disk"), web("disk"))
+    events: list[tuple[str, str]] = []
+    built.up(report=lambda service, event: events.append((service, event)))
+    started = [service for service, event in events if event == "started"]
+    assert sorted(started) == ["api", "broker", "disk", "store"]
+    assert started.index("disk") < started.index("store") < started.index("api")
+    assert started.index("broker") < started.index("api")
+    for name, port in ((name, ports["http"]) for name, ports in read_state(built.folder).ports.items()):
+        assert httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).status_code == 200, name
+    assert built.down() == 4
+    endings = (built.folder / "endings").read_text().split()
+    assert sorted(endings) == ["api", "broker", "disk", "store"]  # asked politely, each of them
+    assert endings.index("api") < endings.index("store") < endings.index("disk")
+    assert endings.index("api") < endings.index("broker")
+
+
+def test_a_service_started_again_later_still_ends_after_what_needs_it(fleet: MakeFleet) -> None:
+    built = fleet(web("api", "store"), web("store"))
+    built.up()
+    kill(pids(built)["store"])
+    built.up()
+    built.down()
+    assert (built.folder / "endings").read_text().split() == ["api", "store"]
+
+
+def test_only_the_wanted_services_start(fleet: MakeFleet) -> None:
+    built = fleet(web("api", "store"), web("store"), web("other"))
+    built.up(["api"])
+    assert conditions(built) == {"store": "healthy", "api": "healthy", "other": "stopped"}
+
+
+@pytest.mark.parametrize(
+    ("blueprints", "wanted", "said"),
+    [
+        ([web("a", "b"), web("b", "a")], None, "a → b → a"),
+        ([web("a", "b")], None, "'b', which 'a' needs"),
+        ([web("a")], ["x"], "no service 'x'"),
+        ([web("a"), web("a")], None, "same name"),
+    ],
+    ids=["cycle", "unknown need", "unknown name", "twice"],
+)
+def test_impossible_orders_are_refused(blueprints: list, wanted: list[str] | None, said: str) -> None:
+    error = raised(in_order, blueprints, wanted)
+    assert error.error_code == "config_invalid"
+    assert said in error.message
+
+
+def test_up_twice_changes_nothing(fleet: MakeFleet) -> None:
+    built = fleet(web("store"), web("api", "store"))
+    built.up()
+    before = pids(built)
+    events: list[tuple[str, str]] = []
+    built.up(report=lambda service, event: events.append((service, event)))
+    assert pids(built) == before
+    assert events == [("store", "running"), ("api", "running")]
+
+
+def test_a_killed_service_is_seen_and_repaired_alone(fleet: MakeFleet) -> None:
+    built = fleet(web("store"), web("api", "store"))
+    built.up()
+    before, ports = pids(built), read_state(built.folder).ports
+    kill(before["store"])
+    assert conditions(built) == {"store": "dead", "api": "healthy"}
+    built.up()
+    after = pids(built)
+    assert after["api"] == before["api"]
+    assert after["store"] != before["store"]
+    assert read_state(built.folder).ports == ports
+    assert conditions(built) == {"store": "healthy", "api": "healthy"}
+
+
+def test_a_service_whose_log_nobody_writes_is_repaired(fleet: MakeFleet) -> None:
+    built = fleet(web("store"))
+    built.up()
+    (found,) = read_state(built.folder).processes
+    assert found.log_writer is not None
+    kill(found.log_writer.pid)
+    (row,) = fleet_status(built.folder, built.blueprints)["services"]
+    assert (row["condition"], row["reason"]) == ("dead", "the process that writes its log has ended")
+    built.up()
+    assert started_ticks_of(found.process.pid) != found.process.started_ticks
+    assert conditions(built) == {"store": "healthy"}
+
+
+def test_what_a_killed_service_left_behind_is_ended_before_the_next_start(fleet: MakeFleet) -> None:
+    """The child left the session, as the processes of PostgreSQL do, and ends when it finds its parent gone."""
+    orphaning = (
+        "import os, sys\n"
+        "asks, tells = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    os.close(tells)\n"
+        "    os.read(asks, 1)\n"
+        "    print('the child saw the end', flush=True)\n"
+        "    os._exit(0)\n"
+        "os.close(asks)\n"
+    ) + SERVER
+    built = fleet(web("store", program=orphaning))
+    built.up()
+    kill(pids(built)["store"])
+    built.up()
+    words = (built.folder / "logs" / "store.log").read_text()
+    assert words.index("the child saw the end") < words.rindex("store listens")
+
+
+def test_a_changed_definition_replaces_the_process(fleet: MakeFleet) -> None:
+    built = fleet(web("store"), web("api"))
+    built.up()
+    before = pids(built)
+    changed = fleet(web("store", environment={"LEVEL": "2"}), web("api"))
+    changed.up()
+    after = pids(changed)
+    assert after["store"] != before["store"]
+    assert after["api"] == before["api"]
+
+
+def test_a_service_that_dies_leaves_its_last_words(fleet: MakeFleet) -> None:
+    broken = "import sys; print('reading', sys.argv[1]); sys.exit('no such disk')"
+    built = fleet(web("broker"), web("store", "broker", program=broken, error_code="storage_unavailable"))
+    error = raised(built.up)
+    assert error.error_code == "storage_unavailable"
+    assert error.message == "The service 'store' ended with code 1 while it started: no such disk"
+    assert error.detail["log"] == "reading store\nno such disk"
+    assert conditions(built) == {"broker": "healthy", "store": "dead"}  # `up` goes on from here
+    assert read_state(built.folder).is_up is False
+
+
+def test_last_words_are_those_of_this_start(fleet: MakeFleet) -> None:
+    raised(fleet(web("store", program="import sys; sys.exit('an old story')")).up)
+    error = raised(fleet(web("store", program="import os; os._exit(3)")).up)
+    assert error.message == "The service 'store' ended with code 3 while it started, without a word."
+
+
+def test_a_service_that_never_answers_is_named(fleet: MakeFleet) -> None:
+    deaf = "import signal; print('thinking', flush=True); signal.pause()"
+    error = raised(fleet(web("store", program=deaf, start_limit_s=0.0)).up)
+    assert error.error_code == "internal_error"
+    assert error.message.startswith("The service 'store' is not healthy after 0 seconds: it does not answer on port")
+
+
+def test_a_program_that_does_not_exist_is_named(fleet: MakeFleet) -> None:
+    error = raised(fleet(web("store", command=("/nowhere/program",))).up)
+    assert error.error_code == "dependency_missing"
+    assert "'store'" in error.message
+    assert "/nowhere" not in error.message
+
+
+def test_a_port_that_was_taken_meanwhile_is_named(fleet: MakeFleet) -> None:
+    built = fleet(web("store"))
+    built.up()
+    port = read_state(built.folder).ports["store"]["http"]
+    built.down()
+    with socket.create_server(("127.0.0.1", port)):
+        error = raised(built.up)
+    assert error.error_code == "config_invalid"
+    assert f"The service 'store' cannot use port {port} for http" in error.message
+    built.up()
+    assert read_state(built.folder).ports["store"]["http"] == port
+
+
+def test_a_second_command_is_refused(fleet: MakeFleet) -> None:
+    built = fleet(web("store"))
+    built.up()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(built.folder / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        for command in (built.up, built.down):
+            error = raised(command)
+            assert error.error_code == "config_invalid"
+            assert "Another command" in error.message
+        assert conditions(built) == {"store": "healthy"}  # looking is allowed
+    built.up()
+
+
+def test_a_foreign_process_with_a_reused_id_is_never_ended(fleet: MakeFleet) -> None:
+    built = fleet(web("store"))
+    built.up()
+    built.down()
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as bystander:
+        built.up()
+        state = read_state(built.folder)
+        (own,) = state.processes
+        kill(own.process.pid)
+        ticks = started_ticks_of(bystander.pid)
+        assert ticks is not None
+        reused = replace(own, process=Identity(bystander.pid, ticks + 1))
+        write_state(built.folder, replace(state, processes=(reused,)))
+        assert conditions(built) == {"store": "dead"}
+        assert built.down() == 0
+        with exact_process(bystander.pid, ticks) as handle:
+            assert handle is not None  # neither dead nor dying
+
+
+def test_processes_of_an_earlier_start_of_the_machine_are_forgotten(fleet: MakeFleet) -> None:
+    built = fleet(web("store"))
+    built.up()
+    built.down()
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as bystander:
+        built.up()
+        state = read_state(built.folder)
+        (own,) = state.processes
+        kill(own.process.pid)
+        same = replace(own, process=Identity(bystander.pid, started_ticks_of(bystander.pid) or 0))
+        write_state(built.folder, replace(state, boot="an earlier start", processes=(same,)))
+        assert conditions(built) == {"store": "dead"}
+        built.up()
+        assert bystander.poll() is None
+        assert conditions(built) == {"store": "healthy"}
+
+
+def test_a_fleet_of_another_host_is_left_alone(fleet: MakeFleet) -> None:
+    built = fleet(web("store"))
+    built.up()
+    state = read_state(built.folder)
+    write_state(built.folder, replace(state, host="elsewhere"))
+    for command in (built.up, built.down):
+        error = raised(command)
+        assert error.error_code == "config_invalid"
+        assert "elsewhere" in error.message
+    (row,) = fleet_status(built.folder, built.blueprints)["services"]
+    assert row["reason"] == "it was started on the host elsewhere"
+    write_state(built.folder, state)
+
+
+def test_a_launcher_of_its_own_starts_a_service(fleet: MakeFleet, home: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as server:
+        log = home / "own.log"
+        log.write_text("ready\n")
+        own = Started(server.pid, started_ticks_of(server.pid) or 0, log)
+        built = fleet(web("model_server", launcher=lambda: own, health=lambda: None))
+        built.up()
+        (row,) = fleet_status(built.folder, built.blueprints)["services"]
+        assert (row["pid"], row["condition"], row["log"]) == (server.pid, "healthy", str(log))
+        assert built.down() == 1
+        assert server.wait() == -signal.SIGTERM
+
+
+def test_secrets_are_generated_once_and_are_private(fleet: MakeFleet) -> None:
+    built = fleet(web("store"))
+    built.up()
+    first = read_secrets(built.folder)
+    built.down()
+    both = fleet(web("store"), web("api"))
+    both.up()
+    second = read_secrets(both.folder)
+    assert set(first) == {"store.key"}
+    assert second["store.key"] == first["store.key"]
+    assert len({*second.values()}) == 2
+    assert all(len(bytes.fromhex(value)) == 24 for value in second.values())
+    for name in (SECRETS, STATE):
+        assert stat.S_IMODE((both.folder / name).stat().st_mode) == 0o600
+    stored = (both.folder / STATE).read_text()
+    assert not any(value in stored for value in second.values())
+
+
+def test_documents_follow_their_schemas(fleet: MakeFleet) -> None:
+    built = fleet(web("store"), web("api"))
+    schemas = SchemaRegistry.load()
+    raised(fleet(web("api", program="raise SystemExit(1)")).up)
+    built.up(["store"])
+    stored = json.loads((built.folder / STATE).read_text())
+    assert stored == json.loads(json.dumps(asdict(read_state(built.folder))))
+    assert validate_document(schemas, "fleet_state_v1", stored) == []
+    status = fleet_status(built.folder, built.blueprints)
+    assert {row["condition"] for row in status["services"]} == {"healthy", "dead"}
+    assert validate_document(schemas, "fleet_status_v1", status) == []
+
+
+@pytest.mark.parametrize("content", [b"{}", b"not json", b'{"schema_version": "fleet_state_v1"}'])
+def test_a_damaged_state_file_is_refused(fleet: MakeFleet, content: bytes) -> None:
+    built = fleet(web("store"))
+    built.up()
+    good = (built.folder / STATE).read_bytes()
+    (built.folder / STATE).write_bytes(content)
+    error = raised(built.up)
+    assert error.error_code == "config_invalid"
+    assert "state.json" in error.message
+    (built.folder / STATE).write_bytes(good)
+
+
+def test_down_of_a_fleet_that_never_was_creates_nothing(home: Path) -> None:
+    assert Fleet(home / "fleet", [web("store")]).down() == 0
+    assert not (home / "fleet").exists()

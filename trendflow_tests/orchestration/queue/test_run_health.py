@@ -1,0 +1,91 @@
+"""Silent workers are given up, what they held goes back, and nobody else loses anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from kombu import Connection
+
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.orchestration.queue.board import Board, Claim, WorkerFacts
+from trendflow.orchestration.queue.celery_app import RUN_TASK, make_app
+from trendflow.orchestration.queue.names import Rhythm
+from trendflow.orchestration.queue.run_health import Found, Restorer, RunHealth
+from trendflow_tests.orchestration.queue.stage import Stage, wait_for
+
+pytestmark = pytest.mark.xdist_group("queue")
+
+SILENT_S = 5.0
+
+
+@pytest.fixture
+def taken(stage: Stage) -> Iterator[list[str]]:
+    """Two messages that were taken from their queue and not acknowledged."""
+    app = make_app(stage.broker.url, 60)
+    for run in ("a", "b"):
+        app.send_task(RUN_TASK, args=[run], queue="cpu.normal")
+    with app.connection_for_read() as connection:
+        yield [take(connection), take(connection)]
+
+
+def take(connection: Connection) -> str:
+    message = connection.default_channel.basic_get("cpu.normal")
+    assert message is not None
+    return str(message.delivery_tag)
+
+
+def facts(worker: str, *held: str) -> WorkerFacts:
+    return WorkerFacts(worker, "host", 1, ("cpu.normal",), held)
+
+
+def test_only_what_the_silent_worker_held_goes_back(stage: Stage, taken: list[str]) -> None:
+    board, app = stage.board, make_app(stage.broker.url, 60)
+    health = RunHealth(board, Restorer(app), Rhythm(beat_s=0, silent_s=SILENT_S))
+    assert board.beat(facts("dead", taken[0]))
+    assert board.claim("a", "dead") == Claim(1, None)
+    assert board.claim("a", "other") == Claim(0, "dead")
+
+    def look() -> Found | None:
+        assert board.beat(facts("alive", taken[1]))
+        found = health.look()
+        return found if found.lost else None
+
+    # Before that the broker is too young to tell who is silent, or the dead worker was heard a moment ago.
+    found = wait_for(look, "the dead worker to be noticed")
+    assert found == Found(("dead",), 1)
+    assert (board.unacknowledged(), board.waiting()["cpu", "normal"]) == ([taken[1]], 1)
+    assert [seen.facts for seen in board.workers()] == [facts("alive", taken[1])]
+    assert not board.beat(facts("dead", taken[0])), "a worker that was given up may not come back"
+    assert board.claim("a", "other") == Claim(2, None)
+    assert board.running() == {"a": "other"}
+    board.release("a")
+    assert board.running() == {}
+
+
+class OldBoard(Board):
+    """The board of a broker that runs for long."""
+
+    def uptime_s(self) -> float:
+        return 86400.0
+
+
+def test_what_nobody_tells_of_goes_back_once_everybody_has_spoken(stage: Stage, taken: list[str]) -> None:
+    board = OldBoard(stage.broker.url)
+    given_back: list[str] = []
+    health = RunHealth(board, given_back.append, Rhythm(beat_s=0, silent_s=300))
+    board.beat(facts("first", taken[0]))
+    board.beat(facts("second"))
+    assert health.look() == Found()  # both may have taken it since they spoke
+    board.beat(facts("first", taken[0]))
+    assert health.look() == Found()
+    board.beat(facts("second"))
+    assert health.look() == Found((), 1)
+    assert given_back == [taken[1]]
+
+
+def test_a_broker_that_does_not_answer_is_a_typed_error(stage: Stage) -> None:
+    stage.broker.kill()
+    with pytest.raises(TrendFlowError) as refused:
+        Board(stage.broker.url).workers()
+    assert refused.value.error_code == "storage_unavailable"

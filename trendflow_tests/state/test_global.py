@@ -1,0 +1,173 @@
+"""Level 1: runs, batches and workers of the deployment."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.schema import validate_document
+from trendflow.state import level1
+from trendflow.state.errors import Fenced, IllegalTransition
+from trendflow.state.events import Event
+from trendflow.state.global_manager import GlobalManager
+from trendflow.state.replay import apply_to_deployment, no_deployment, replay_deployment
+from trendflow.state.store import StateStore
+from trendflow.storage.object_store import ObjectStore
+from trendflow_tests.state.naive import RUN_STATES
+from trendflow_tests.state.runs import SCHEMAS, FixedClock, memory, states_in
+
+FILE = "state/_global/state_level1_global.json"
+EXPORT = "state/_global/state_events.jsonl"
+BACKWARDS = {("queued", "pending"), *((at, to) for at in ("running", "recovering") for to in ("pending", "queued"))}
+WORKER = {"id": "worker-1", "device": "cuda:0"}
+
+
+def path(number: int) -> str:
+    return f"upload/my-video/run-{number}"
+
+
+def log_of(states: StateStore) -> list[Event]:
+    return list(states.global_log().journal.read().events)
+
+
+def statuses(events: list[Event], run: str) -> list[str | None]:
+    return [event.to for event in events if event.type == "run_status" and event.subject == run]
+
+
+def test_what_was_not_seen_in_between_is_recorded(states: StateStore) -> None:
+    manager = GlobalManager.open(states, holder="daemon")
+    manager.run_status(path(1), "success")
+    manager.run_status(path(1), "success")
+    manager.run_status(path(2), "error", error="Too slow.", error_code="timeout")
+    manager.run_status(path(1), "queued")
+    assert manager.document["runs"][path(1)]["started_at"] is None
+    manager.run_status(path(1), "running", worker=WORKER)
+    assert statuses(log_of(states), path(1)) == ["pending", "queued", "running", "success", "queued", "running"]
+    assert statuses(log_of(states), path(2)) == ["pending", "error"]
+    with pytest.raises(IllegalTransition):
+        manager.run_status(path(1), "pending")
+    assert statuses(log_of(states), path(1))[-1] == "running"
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(RUN_STATES), st.booleans()), max_size=20), st.data())
+def test_files_and_log_say_the_same(seen: list[tuple[int, Any, bool]], data: st.DataObject) -> None:
+    states = states_in(memory())
+    manager = GlobalManager.open(states, holder="daemon", knobs={"max_parallel_videos": 2})
+    expected: dict[str, str] = {}
+    for number, status, takeover in seen:
+        if takeover:
+            manager = GlobalManager.open(states, holder="daemon")
+        before = expected.get(path(number))
+        try:
+            manager.run_status(path(number), status, worker={**WORKER, "id": f"worker-{number % 2}"})
+        except IllegalTransition:
+            assert (before, status) in BACKWARDS
+        else:
+            assert (before, status) not in BACKWARDS
+            expected[path(number)] = status
+    steps = [no_deployment()]
+    for event in log_of(states):
+        steps.append(apply_to_deployment(steps[-1], event))
+    final = steps[-1]["global"]
+    assert {run: row["status"] for run, row in final["runs"].items()} == expected
+    assert final["knobs"] == {"max_parallel_videos": 2}
+    running = sorted(run for row in final["workers"].values() for run in row["running"])
+    assert set(running) <= {run for run, status in expected.items() if status in ("running", "recovering")}
+    assert len(set(running)) == len(running)
+    start = data.draw(st.integers(0, len(steps) - 1))
+    stored = json.loads(json.dumps(steps[start]["global"]))
+    assert replay_deployment({"global": stored}, log_of(states)) == steps[-1]
+    manager.close()
+    read = states.read_global()
+    assert validate_document(SCHEMAS, "state_global_v1", read) == []
+    waiting = [run for run, row in read["runs"].items() if row["queue_position"] is not None]
+    assert set(waiting) == {run for run, status in expected.items() if status in ("pending", "queued")}
+
+
+def test_places_in_the_queue(states: StateStore, clock: FixedClock) -> None:
+    manager = GlobalManager.open(states, holder="daemon")
+    for number, priority in enumerate(("low", "normal", "high", "normal")):
+        clock.seconds += 1
+        manager.run_status(path(number), "queued", priority=priority)
+    places = {run: row["queue_position"] for run, row in states.read_global()["runs"].items()}
+    assert places == {path(2): 1, path(1): 2, path(3): 3, path(0): 4}
+    manager.run_status(path(2), "running", worker=WORKER)
+    places = {run: row["queue_position"] for run, row in states.read_global()["runs"].items()}
+    assert places == {path(2): None, path(1): 1, path(3): 2, path(0): 3}
+
+
+def test_batches_and_workers(states: StateStore, clock: FixedClock) -> None:
+    manager = GlobalManager.open(states, holder="daemon")
+    for number in (1, 2):
+        manager.run_status(path(number), "pending", submitted_at="2026-01-01T23:59:59.000Z")
+    window = {"opened_at": "2026-01-02T00:00:00.000Z", "closes_at": "2026-01-02T00:00:10.000Z"}
+    manager.assign_batch("batch-1", [path(1), path(2)], **window)
+    manager.run_status(path(1), "running", worker=WORKER, stage="visual")
+    document = states.read_global()
+    assert document["batches"] == {"batch-1": {**window, "runs": [path(1), path(2)]}}
+    row = document["runs"][path(1)]
+    assert (row["batch_id"], row["stage"], row["submitted_at"]) == ("batch-1", "visual", "2026-01-01T23:59:59.000Z")
+    assert document["workers"]["worker-1"]["running"] == [path(1)]
+    manager.run_status(path(1), "recovering")
+    manager.run_status(path(1), "running", worker={"id": "worker-2", "device": None})
+    workers = states.read_global()["workers"]
+    assert (workers["worker-1"]["running"], workers["worker-2"]["running"]) == ([], [path(1)])
+    manager.run_status(path(1), "success")
+    assert states.read_global()["workers"]["worker-2"]["running"] == []
+
+
+def test_what_ended_long_ago_is_forgotten(
+    states: StateStore, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(level1, "KEPT", 3)
+    manager = GlobalManager.open(states, holder="daemon")
+    manager.run_status(path(0), "running", worker=WORKER)
+    for number in range(1, 6):
+        clock.seconds += 1
+        manager.run_status(path(number), "pending")
+        manager.assign_batch(
+            f"batch-{number}",
+            [path(number)],
+            opened_at="2026-01-02T00:00:00.000Z",
+            closes_at="2026-01-02T00:00:10.000Z",
+        )
+        manager.run_status(path(number), "success", worker={"id": f"worker-{number}0", "device": None})
+    document = states.read_global()
+    assert set(document["runs"]) == {path(number) for number in (0, 3, 4, 5)}
+    assert set(document["batches"]) == {"batch-3", "batch-4", "batch-5"}
+    assert set(document["workers"]) == {"worker-1", "worker-30", "worker-40", "worker-50"}
+
+
+def test_only_the_last_manager_writes(states: StateStore) -> None:
+    first = GlobalManager.open(states, holder="daemon")
+    first.run_status(path(1), "queued")
+    second = GlobalManager.open(states, holder="daemon")
+    for attempt in (lambda: first.run_status(path(1), "running"), first.close):
+        with pytest.raises(Fenced):
+            attempt()
+    assert second.document["runs"][path(1)]["status"] == "queued"
+
+
+def test_the_log_is_folded_and_its_old_part_dropped(states: StateStore, store: ObjectStore, clock: FixedClock) -> None:
+    manager = GlobalManager.open(states, holder="daemon")
+    for number in range(5):
+        clock.seconds = number * 3600.0
+        manager.run_status(path(number), "queued")
+    before = states.read_global()
+    assert manager.fold("2026-01-02T02:30:00.000Z") == 11
+    lines = [json.loads(line) for line in store.get(EXPORT).splitlines()]
+    assert [line["subject"] for line in lines] == [path(3)] * 2 + [path(4)] * 2
+    assert states.read_global() == before
+    manager.run_status(path(0), "running", worker=WORKER)
+    manager.fold("2026-01-02T02:30:00.000Z")
+    assert GlobalManager.open(states, holder="daemon").document["runs"][path(0)]["status"] == "running"
+    store.delete(FILE)
+    with pytest.raises(TrendFlowError) as caught:
+        states.read_global()
+    assert caught.value.error_code == "artifact_validation_failed"

@@ -1,0 +1,170 @@
+"""The inbox: what lies in it, in which order it is read, and how it is emptied."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.submission.inbox import Inbox, Place
+from trendflow.submission.items import New, Refused, decode_submission, minted_run_id, new_submission_id, submission_day
+from trendflow.submission.message import Message
+from trendflow_tests.state.runs import SCHEMAS, BreakingStore, Crash
+from trendflow_tests.submission.desks import DAY, USER, Deployment, draft, submission_id, video_id
+
+DAY_SEC = 24 * 3600.0
+
+
+def put(deployment: Deployment, name: str, seconds: float, *drafts: Message) -> None:
+    deployment.clock.seconds = seconds
+    deployment.desk.submit(submission_id(name), USER, drafts)
+
+
+def test_one_object_per_submission_under_its_day() -> None:
+    deployment = Deployment()
+    put(deployment, "a", 0, draft("a", 0, 1), draft("a", 1, 2))
+    keys = [info.key for info in deployment.store.list("submissions") if "/_" not in info.key]
+    assert keys == [f"submissions/{DAY}/{DAY}-a.json"]
+    stored = json.loads(deployment.store.get(keys[0]))
+    assert [item["message"]["video_id"] for item in stored["items"]] == [video_id(1), video_id(2)]
+    assert deployment.inbox.message_of(minted_run_id(submission_id("a"), 1)) == draft("a", 1, 2)
+    assert deployment.inbox.message_of("unknown") is None
+
+
+def test_after_midnight_a_submission_is_still_the_same() -> None:
+    deployment = Deployment()
+    put(deployment, "a", DAY_SEC - 1, draft("a", 0, 1))
+    first = deployment.inbox.open()
+    put(deployment, "a", DAY_SEC + 1, draft("a", 0, 1))
+    assert deployment.inbox.open() == first
+    assert submission_day(new_submission_id("2026-03-04T05:06:07.890Z")) == "20260304"
+    assert new_submission_id("2026-03-04T05:06:07.890Z") != new_submission_id("2026-03-04T05:06:07.890Z")
+
+
+def test_open_ones_come_in_the_order_of_acceptance() -> None:
+    deployment = Deployment()
+    for name, seconds in (("c", 0.0), ("b", 2.0), ("a", 2.0), ("z", 1.0)):
+        put(deployment, name, seconds, draft(name, 0, ord(name)))
+    names = [submission.submission_id for submission in deployment.inbox.open()]
+    assert names == [submission_id(name) for name in "czab"]
+    for name in names[:2]:
+        deployment.inbox.mark_taken(name)
+        deployment.inbox.mark_taken(name)
+    assert [submission.submission_id for submission in deployment.inbox.open()] == names[2:]
+
+
+def test_an_old_day_is_read_until_all_of_it_was_taken_in() -> None:
+    deployment = Deployment()
+    put(deployment, "a", 0, draft("a", 0, 1))
+    deployment.clock.seconds = 30 * DAY_SEC
+    (found,) = deployment.inbox.open()
+    deployment.inbox.mark_taken(found.submission_id)
+    assert deployment.inbox.open() == []
+    assert Inbox(deployment.store, SCHEMAS, deployment.clock).open() == []
+
+
+def test_a_damaged_submission_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    deployment = Deployment()
+    put(deployment, "a", 0, draft("a", 0, 1))
+    deployment.store.put(f"submissions/{DAY}/{DAY}-b.json", b"{")
+    deployment.store.put(f"submissions/{DAY}/odd.json", b"{}")
+    with caplog.at_level(logging.ERROR):
+        for _ in range(2):
+            assert [found.submission_id for found in deployment.inbox.open()] == [submission_id("a")]
+    told = sorted(record.getMessage() for record in caplog.records)
+    assert [name in message for name, message in zip((f"{DAY}-b", "odd"), told, strict=True)] == [True, True]
+    with pytest.raises(TrendFlowError) as caught:
+        deployment.inbox.get(submission_id("b"))
+    assert caught.value.error_code == "artifact_validation_failed"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"items": []},
+        {"accepted_at": "now"},
+        {"submission_id": "a"},
+        {"more": 1},
+        {"items": [{"decision": "new"}]},
+        {"items": [{"decision": "cached", "run_path": "x", "finished_at": "2026-01-02T00:00:00.000Z"}]},
+        {"items": [{"decision": "maybe"}]},
+    ],
+)
+def test_what_is_no_submission(change: dict[str, Any]) -> None:
+    deployment = Deployment()
+    put(deployment, "a", 0, draft("a", 0, 1))
+    stored = json.loads(deployment.store.get(f"submissions/{DAY}/{DAY}-a.json"))
+    assert decode_submission(SCHEMAS, json.dumps(stored).encode()).messages == [(0, draft("a", 0, 1))]
+    with pytest.raises(TrendFlowError):
+        decode_submission(SCHEMAS, json.dumps({**stored, **change}).encode())
+
+
+def everything(deployment: Deployment) -> bytes:
+    infos = list(deployment.store.list("submissions"))
+    return b"".join(info.key.encode() + deployment.store.get(info.key) for info in infos)
+
+
+def test_nothing_of_a_deleted_video_is_left() -> None:
+    deployment = Deployment()
+    deployment.succeed(draft("e", 0, 1))
+    put(deployment, "a", 0, draft("a", 0, 1), draft("a", 1, 1), draft("a", 2, 2))
+    put(deployment, "b", 1, draft("b", 0, 3, metadata={"force_recompute": True}), draft("b", 1, 1))
+    put(deployment, "c", 2, draft("c", 0, 1, metadata={"force_recompute": True}))
+    assert video_id(1).encode() in everything(deployment)
+    assert deployment.inbox.forget("youtube", video_id(1)) == 4
+    assert deployment.inbox.forget("youtube", video_id(1)) == 0
+    left = everything(deployment)
+    assert video_id(1).encode() not in left
+    assert minted_run_id(submission_id("c"), 0).encode() not in left
+    gone, stays = Refused("input_constraint_violated", "The video was deleted."), New(draft("a", 2, 2))
+    assert [submission.items for submission in deployment.inbox.open()] == [
+        (gone, gone, stays),
+        (New(draft("b", 0, 3, metadata={"force_recompute": True})), gone),
+        (gone,),
+    ]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_forgetting_can_be_repeated(before: bool) -> None:
+    for at in range(2):
+        deployment = Deployment()
+        put(deployment, "a", 0, draft("a", 0, 1))
+        breaking = BreakingStore(deployment.store, at, Crash(), before=before)
+        with pytest.raises(Crash):
+            Inbox(breaking, SCHEMAS, deployment.clock).forget("youtube", video_id(1))
+        deployment.inbox.forget("youtube", video_id(1))
+        assert video_id(1).encode() not in everything(deployment)
+
+
+def test_old_days_are_removed_whole() -> None:
+    deployment = Deployment()
+    put(deployment, "a", 0, draft("a", 0, 1))
+    deployment.inbox.mark_taken(submission_id("a"))
+    deployment.clock.seconds = DAY_SEC
+    deployment.desk.submit("20260103-b", USER, [draft("b", 0, 2)])
+    assert deployment.inbox.remove_before("20260103") == 1
+    assert b"20260102" not in everything(deployment)
+    assert [found.submission_id for found in deployment.inbox.open()] == ["20260103-b"]
+    assert deployment.inbox.place_of(minted_run_id(submission_id("a"), 0)) is None
+    assert deployment.inbox.place_of(minted_run_id(submission_id("b"), 0)) is not None
+
+
+def test_runs_made_elsewhere_are_found_until_their_submission_goes() -> None:
+    deployment = Deployment()
+    elsewhere, own = draft("elsewhere", 0, 1), draft("b", 0, 2)
+    deployment.succeed(elsewhere)  # a run that no submission made
+    put(deployment, "a", 0, draft("a", 0, 1))
+    put(deployment, "b", 0, own)
+    assert deployment.inbox.place_of(elsewhere.identity.run_id) is None
+    place = Place(submission_id("a"), 0, elsewhere.run_path)
+    for _ in range(2):
+        deployment.inbox.know(place)
+    deployment.inbox.know(Place(submission_id("a"), 0, own.run_path))  # which another submission holds
+    assert deployment.inbox.place_of(elsewhere.identity.run_id) == place
+    assert deployment.inbox.place_of(own.identity.run_id) == Place(submission_id("b"), 0, own.run_path)
+    assert deployment.inbox.message_of(elsewhere.identity.run_id) is None
+    deployment.inbox.remove_before("20990101")
+    assert list(deployment.store.list("submissions")) == []
