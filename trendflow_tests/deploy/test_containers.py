@@ -1,0 +1,213 @@
+"""The files that describe the deployment in containers, held against their formats and against the code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import compose_spec
+import kubernetes_validate
+import pytest
+import yaml
+from dagster._core.instance.config import dagster_instance_config
+
+from trendflow.config import Settings
+from trendflow.fleet.environment import DEPLOYMENT_KEYS, write_dagster_home
+from trendflow.fleet.service import Site
+from trendflow.service.users import Users
+
+REPO = Path(__file__).resolve().parents[2]
+DEPLOY = REPO / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+SETTINGS = {f"TRENDFLOW_{field.upper()}" for field in Settings.model_fields} | {"TRENDFLOW_DATABASE_URL"}
+VARIABLE = re.compile(r"\$\{(\w+)(:-|:\?)([^}]*)\}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with generated passwords."""
+    made = tmp_path_factory.mktemp("deploy")
+    subprocess.run([sys.executable, str(DEPLOY / "new_env.py"), str(made)], check=True, capture_output=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def compose(folder: Path) -> dict[str, Any]:
+    """compose.yaml as compose reads it: variables put in, merges done."""
+    known = env_of(folder / ".env")
+
+    def value(found: re.Match[str]) -> str:
+        name, operator, rest = found.groups()
+        assert operator == ":-" or known.get(name), f"{name} is required"
+        return known.get(name) or (rest if operator == ":-" else "")
+
+    return yaml.safe_load(VARIABLE.sub(value, (DEPLOY / "compose.yaml").read_text()))
+
+
+def env_of(path: Path) -> dict[str, str]:
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def manifests() -> list[dict[str, Any]]:
+    files = sorted(KUBERNETES.glob("*.yaml"))
+    return [document for file in files for document in yaml.safe_load_all(file.read_text())]
+
+
+def containers() -> list[dict[str, Any]]:
+    return [
+        container
+        for manifest in manifests()
+        if manifest["kind"] == "Deployment"
+        for container in manifest["spec"]["template"]["spec"]["containers"]
+    ]
+
+
+def accepted(document: dict[str, Any]) -> Any:
+    parsed = compose_spec.PyOptions(apply_merge=True).from_yaml(yaml.safe_dump(document))
+    parsed.validate()
+    return parsed
+
+
+def test_compose_is_what_the_specification_says(compose: dict[str, Any]) -> None:
+    accepted(compose)
+    services = compose["services"]
+    named = {mount.partition(":")[0] for service in services.values() for mount in service.get("volumes", ())}
+    assert {name for name in named if not name.startswith((".", "/"))} == set(compose["volumes"])
+    for name, service in services.items():
+        assert set(service.get("depends_on", ())) <= set(services), name
+        assert all(mount.startswith("127.0.0.1:") for mount in service.get("ports", ())), name
+    wrong = {**services, "api": {**services["api"], "surprise": 1}}
+    with pytest.raises(ValueError, match="surprise"):
+        accepted({**compose, "services": wrong})
+
+
+@pytest.mark.skipif(
+    shutil.which("docker") is None
+    or subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode != 0,
+    reason="docker compose is not on this machine",
+)
+def test_docker_accepts_it(folder: Path) -> None:
+    command = ["docker", "compose", "-f", str(DEPLOY / "compose.yaml"), "--env-file", str(folder / ".env")]
+    subprocess.run([*command, "--profile", "*", "config", "--quiet"], check=True, capture_output=True)
+
+
+def test_the_programs_get_settings_that_exist(compose: dict[str, Any]) -> None:
+    asked = {name for service in compose["services"].values() for name in service.get("environment", ())}
+    for container in containers():
+        asked |= {variable["name"] for variable in container["env"]} if "env" in container else set()
+    asked |= {name for found in manifests() if found["kind"] == "ConfigMap" for name in found["data"]}
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    asked |= set(re.findall(r"TRENDFLOW_\w+", dockerfile))
+    ours = {name for name in asked if name.startswith("TRENDFLOW_")}
+    assert ours - SETTINGS == set()
+    assert {"TRENDFLOW_METRICS_HOST", "TRENDFLOW_LOG_FORMAT"} <= ours
+    for name in ("api", "daemon", "webserver", "worker-cpu", "worker-gpu"):
+        assert set(DEPLOYMENT_KEYS) <= set(compose["services"][name]["environment"]), name
+    options = compose["services"]["worker-cpu"]["environment"]["TRENDFLOW_STORE_OPTIONS"]
+    assert set(json.loads(options)) == {"endpoint", "region", "access_key_id", "secret_access_key"}
+
+
+def test_every_worker_takes_the_command_it_is_given(compose: dict[str, Any]) -> None:
+    commands = [service["command"] for name, service in compose["services"].items() if name.startswith("worker")]
+    commands += [container["args"] for container in containers() if container["name"] == "worker"]
+    assert len(commands) == 4
+    for command in {tuple(command) for command in commands}:
+        assert command[0] == "python"
+        done = subprocess.run(
+            [sys.executable, *command[1:]], env={**os.environ}, capture_output=True, text=True, check=False
+        )
+        assert "TRENDFLOW_BROKER_URL is not set" in done.stderr  # what comes after the arguments
+
+
+def test_the_image_holds_what_it_copies_and_nothing_secret() -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    sent = {line.removeprefix("!") for line in (REPO / ".dockerignore").read_text().splitlines() if line[0] == "!"}
+    packed = re.findall(r'^    "(.+)",$', (REPO / "hatch_build.py").read_text(), re.MULTILINE)
+    assert "component_graph.yaml" in packed
+    assert {"hatch_build.py", "pyproject.toml", "trendflow", "training", "deploy/dagster.yaml", *packed} <= sent
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE)
+    for name in {name for names in copied for name in names.split()} - {"."}:
+        assert name in sent
+        assert (REPO / name).exists()
+    last = dockerfile[dockerfile.rindex("\nUSER ") :]
+    assert last.startswith("\nUSER 10001:10001")
+    for line in re.findall(r"pip install (.+)", dockerfile):
+        assert "--constraint constraints.txt" in line or "--requirement" in line or "==${release}" in line
+
+
+def test_generated_secrets_are_kept_and_nobody_elses_business(folder: Path, tmp_path: Path) -> None:
+    first = (folder / ".env").read_text()
+    assert (folder / ".env").stat().st_mode & 0o777 == 0o600
+    assert (folder / "secrets").stat().st_mode & 0o777 == 0o700
+    token = (folder / "secrets" / "api_token").read_bytes()
+    user = Users.load(folder / "secrets" / "api_users.json").of_token(token)
+    assert user is not None
+    assert user.admin
+    (folder / ".env").write_text(first.replace("API_PORT=8300", "API_PORT=9000") + "OWN=1\n")
+    subprocess.run([sys.executable, str(DEPLOY / "new_env.py"), str(folder)], check=True, capture_output=True)
+    assert (folder / ".env").read_text() == first.replace("API_PORT=8300", "API_PORT=9000") + "OWN=1\n"
+    assert (folder / "secrets" / "api_token").read_bytes() == token
+    subprocess.run([sys.executable, str(DEPLOY / "new_env.py"), str(tmp_path)], check=True, capture_output=True)
+    example, other = env_of(DEPLOY / ".env.example"), env_of(tmp_path / ".env")
+    generated = {name for name, value in example.items() if value == "" and other[name]}
+    assert all("PASSWORD" in name or "KEY" in name for name in generated)
+    assert len({other[name] for name in generated} | {env_of(folder / ".env")[name] for name in generated}) == 2 * len(
+        generated
+    )
+
+
+def test_dagster_runs_as_in_the_fleet(tmp_path: Path) -> None:
+    shipped = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
+    site = Site(tmp_path / "fleet", {"postgresql": {"sql": 1}}, {})
+    write_dagster_home(site)
+    fleet = yaml.safe_load((tmp_path / "fleet" / "dagster" / "dagster.yaml").read_text())
+    assert {name: value for name, value in shipped.items() if name != "compute_logs"} == fleet
+    (tmp_path / "dagster.yaml").write_text((DEPLOY / "dagster.yaml").read_text())
+    config, _ = dagster_instance_config(str(tmp_path))
+    assert config["run_launcher"]["class"] == "QueueRunLauncher"
+
+
+@pytest.mark.parametrize(
+    "manifest", [found for found in manifests() if found["kind"] != "Kustomization"], ids=lambda found: found["kind"]
+)
+def test_manifests_follow_the_schemas_of_kubernetes(manifest: dict[str, Any]) -> None:
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_a_manifest_with_a_mistake_is_refused() -> None:
+    (found,) = [found for found in manifests() if found.get("metadata", {}).get("name") == "daemon"]
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(
+            {**found, "spec": {**found["spec"], "replica": 1}}, kubernetes_validate.latest_version(), strict=True
+        )
+
+
+def test_manifests_fit_together() -> None:
+    (kustomization,) = [found for found in manifests() if found["kind"] == "Kustomization"]
+    files = {file.name for file in KUBERNETES.glob("*.yaml")} - {"kustomization.yaml"}
+    assert set(kustomization["resources"]) == files - {"worker-gpu.yaml"}
+    for found in manifests():
+        if found["kind"] == "Deployment":
+            labels, spec = found["spec"]["template"]["metadata"]["labels"], found["spec"]["template"]["spec"]
+            assert found["spec"]["selector"]["matchLabels"].items() <= labels.items()
+            assert spec["securityContext"]["runAsNonRoot"] is True
+            mounts = {mount["name"] for part in spec["containers"] for mount in part.get("volumeMounts", ())}
+            assert mounts == {volume["name"] for volume in spec.get("volumes", ())}
+        if found["kind"] in ("Service", "PodDisruptionBudget", "NetworkPolicy"):
+            spec = found["spec"]
+            wanted = spec.get("podSelector", spec.get("selector"))
+            wanted = wanted.get("matchLabels", wanted)
+            assert any(
+                wanted.items() <= other["spec"]["template"]["metadata"]["labels"].items()
+                for other in manifests()
+                if other["kind"] == "Deployment"
+            )
+    (daemon,) = [found for found in manifests() if found.get("metadata", {}).get("name") == "daemon"]
+    assert (daemon["spec"]["replicas"], daemon["spec"]["strategy"]["type"]) == (1, "Recreate")

@@ -1,0 +1,51 @@
+"""The runbook names what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from dagster import DefaultScheduleStatus, DefaultSensorStatus
+
+from trendflow.cli import app
+from trendflow.contracts.errors import ERROR_RULES
+
+REPO = Path(__file__).resolve().parents[2]
+PAGE = (REPO / "docs" / "operations.md").read_text()
+
+
+def test_everything_that_ticks_is_listed_with_its_switch() -> None:
+    from trendflow.definitions import defs
+
+    repository = defs.get_repository_def()
+    ticking = {found.name: found.default_status == DefaultScheduleStatus.RUNNING for found in repository.schedule_defs}
+    ticking |= {found.name: found.default_status == DefaultSensorStatus.RUNNING for found in repository.sensor_defs}
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (yes|no) \|", PAGE, re.MULTILINE)
+    assert {name: switch == "yes" for name, switch in rows} == ticking
+
+
+def test_codes_stand_in_their_class() -> None:
+    rows = re.findall(r"^\| (transient|permanent|contract) \| ([^|]+) \|", PAGE, re.MULTILINE)
+    assert len(rows) == 3
+    for name, codes in rows:
+        for code in re.findall(r"`(\w+)`", codes):
+            assert ERROR_RULES[code].error_class == name
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"trendflow ([a-z]+)", PAGE))))
+def test_commands_exist(command: str) -> None:
+    known = {found.name or found.callback.__name__ for found in app.registered_commands if found.callback}
+    assert command in known | {found.name for found in app.registered_groups}
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (REPO / "docs" / "operations.md", REPO / "deploy" / "kubernetes.md"):
+        text = page.read_text()
+        anchors = {
+            re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-")
+            for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        }
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            path, _, anchor = target.partition("#")
+            assert (page.parent / path).exists() if path else anchor in anchors, target
