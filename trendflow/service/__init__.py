@@ -11,10 +11,11 @@
 | `assembly` | the parts of a deployment, from its settings; the only module that knows `orchestration` |
 | `app`, `server`, `parts` | putting the application together, listening, what it stands on |
 | `submission_routes`, `run_routes`, `admin_routes`, `operation_routes` | the paths |
+| `estimates` | when a run is expected to end |
 | `run_lookup`, `run_archive`, `event_stream`, `content`, `byte_ranges`, `run_report` | what is read of a run |
 | `users`, `rate_limits`, `gate` | who may ask, how often, how much in one request |
 | `failures` | the one form of every refusal |
-| `health`, `metrics`, `metrics_feed`, `host_metrics`, `gpu_metrics` | readiness and Prometheus |
+| `health`, `metrics`, `metrics_feed` | readiness and Prometheus |
 | `webhook_target`, `webhook_signature`, `webhook_sender`, `webhook_dispatch` | telling callers that a run ended |
 
 Several processes may serve one store; rate limits and the number of event streams are counted in each.

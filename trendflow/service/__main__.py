@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.logs import configure_logging
 from trendflow.service.assembly import open_service
 
 
 def main() -> int:
     """Returns the exit code of the process."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # Both tell addresses with every request that they make.
-    for name in ("httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        server = open_service(load_settings())
+        settings = load_settings()
+        configure_logging(settings.log_format or "text", settings.log_level)
+        server = open_service(settings)
         server.run()
     except TrendFlowError as error:
         sys.stderr.write(f"{error}\n")

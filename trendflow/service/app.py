@@ -12,9 +12,11 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.telemetry import TelemetryConfig
 
 from trendflow import __version__
+from trendflow.alarms.book import AlarmBook
 from trendflow.service import admin_routes, failures, operation_routes, run_routes, submission_routes
 from trendflow.service.event_stream import Streams
 from trendflow.service.gate import OPEN_PATH, Gate
+from trendflow.service.health import HealthMetrics
 from trendflow.service.metrics_feed import MetricsFeed
 from trendflow.service.parts import ServiceParts
 from trendflow.service.rate_limits import RateLimits
@@ -57,11 +59,13 @@ def create_app(
         redoc_url=None,
         telemetry=_NO_TELEMETRY,
     )
-    feed = MetricsFeed(parts.metrics, parts.states, ResultStore(parts.store), parts.components)
+    alarms = AlarmBook(parts.store, parts.schemas)
+    feed = MetricsFeed(parts.metrics, parts.states, ResultStore(parts.store), alarms, parts.components)
+    health = HealthMetrics(parts.metrics, parts.checks)
     app.state.parts = parts
     app.state.rate_limits = RateLimits(parts.states.clock)
     app.state.streams = Streams(parts.limits.streams_per_run)
-    app.state.metric_sources = (feed.refresh, *metric_sources)
+    app.state.metric_sources = (feed.refresh, health.refresh, *metric_sources)
     for router in (submission_routes.router, run_routes.router, admin_routes.router):
         app.include_router(router, prefix=PREFIX)
     app.include_router(operation_routes.router)

@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Mapping
-from typing import Any
+from contextlib import closing
 
 import uvicorn
 from pydantic import SecretStr
 
-from trendflow import __version__
 from trendflow.config import Settings, ensure_home
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import ComponentGraph
+from trendflow.metrics.gpu import GpuMetrics
+from trendflow.metrics.host import HostMetrics
 from trendflow.orchestration.acceptance import accept, this_process
-from trendflow.orchestration.deleted import tombstones
 from trendflow.orchestration.deployment import Deployment, open_deployment
+from trendflow.orchestration.queue.board import Board, living
+from trendflow.orchestration.queue.names import Rhythm
 from trendflow.orchestration.retention_step import CleanUpHere, deletion_desk
-from trendflow.orchestration.runs import resolve_profile
+from trendflow.orchestration.runs import measured_costs, resolve_profile
+from trendflow.orchestration.submitting import open_desk, required_components
+from trendflow.orchestration.waiting_text import BrokerHandOver, waiting_texts
 from trendflow.service.app import create_app
-from trendflow.service.gpu_metrics import GpuMetrics
+from trendflow.service.estimates import Estimates
 from trendflow.service.health import Check, disk_check, queue_check, store_check
-from trendflow.service.host_metrics import HostMetrics
 from trendflow.service.metrics import Metrics
 from trendflow.service.parts import ComponentPlace, ServiceParts
 from trendflow.service.server import make_server
 from trendflow.service.users import Users
 from trendflow.service.webhook_dispatch import WebhookDispatch
 from trendflow.service.webhook_sender import WebhookSender
-from trendflow.state.store import StateStore
-from trendflow.submission.admission import Admission, SubmissionLimits
-from trendflow.submission.desk import SubmissionDesk
-from trendflow.submission.inbox import Inbox
 from trendflow.submission.message import Message
-from trendflow.submission.request import ProfileFacts, Profiles
 
 log = logging.getLogger(__name__)
-
-_VECTOR = "feature_vector"
 
 
 def open_service(settings: Settings) -> uvicorn.Server:
@@ -63,20 +57,16 @@ def open_service(settings: Settings) -> uvicorn.Server:
 
 def make_parts(deployment: Deployment, users: Users) -> ServiceParts:
     """The parts of the service of this deployment."""
-    settings, limits, metrics = deployment.settings, SubmissionLimits(), Metrics()
-    store = deployment.store.observed(metrics)
-    states = StateStore(store, deployment.schemas)
-    inbox = Inbox(store, deployment.schemas, states.clock)
-    admission = Admission(limits, lambda: shutil.disk_usage(settings.home).free)
-    desk = SubmissionDesk(store, states, inbox, admission, limits=limits, deleted=lambda: tombstones(deployment))
-    broker = settings.broker_url
+    settings, metrics = deployment.settings, Metrics()
+    opened = open_desk(deployment, deployment.store.observed(metrics))
+    broker, texts = settings.broker_url, waiting_texts(settings)
     return ServiceParts(
-        store=store,
-        states=states,
-        inbox=inbox,
-        desk=desk,
+        store=opened.store,
+        states=opened.states,
+        inbox=opened.inbox,
+        desk=opened.desk,
         schemas=deployment.schemas,
-        profiles=deployment_profiles(deployment),
+        profiles=opened.profiles,
         begin_log=lambda message: _begin_log(deployment, message),
         required=lambda profile: required_components(deployment.graph, profile),
         components=component_places(deployment.graph),
@@ -84,52 +74,37 @@ def make_parts(deployment: Deployment, users: Users) -> ServiceParts:
         metrics=metrics,
         checks=(
             queue_check(None if broker is None else broker.get_secret_value()),
-            store_check(store),
+            store_check(opened.store),
             Check("models", lambda: _models(deployment)),
-            disk_check(settings.home, limits.min_free_gb),
+            disk_check(settings.home, opened.limits.min_free_gb),
         ),
+        estimates=Estimates(
+            lambda: measured_costs(deployment),
+            lambda: _living_workers(settings),
+            lambda profile: planned_components(deployment.graph, profile),
+        ),
+        hand_over=None if texts is None else BrokerHandOver(texts),
         erasure=deletion_desk(deployment),
         retention=CleanUpHere(deployment),
     )
 
 
-def deployment_profiles(deployment: Deployment) -> Profiles:
-    """Profiles as the graph has them. A caller may change nothing of them: that takes a profile of its own."""
-
-    def facts(name: str, overrides: Mapping[str, Any]) -> ProfileFacts:
-        if name not in deployment.graph.profiles:
-            raise TrendFlowError("config_invalid", "The deployment has no profile of this name.", field="profile")
-        if overrides:
-            raise TrendFlowError(
-                "config_invalid",
-                "The deployment changes nothing of its profiles.",
-                fields=sorted(field for field in overrides if field.isidentifier())[:10],
-            )
-        return ProfileFacts(deployment.registry.config_hash(name), profile_versions(deployment.graph, name))
-
-    return facts
-
-
-def profile_versions(graph: ComponentGraph, name: str) -> dict[str, str]:
-    """What a request has to state about the deployment, by its fields."""
-    return {
-        "profile_version": name,
-        "feature_schema_version": graph.components[_VECTOR].schema_version,
-        "pipeline_version": __version__,
-        "sampling_policy_version": graph.profile(name).sampling_policy_version,
-        "dataprocessor_version": __version__,
-    }
-
-
-def required_components(graph: ComponentGraph, profile: str) -> list[str]:
-    """Components that a profile requires; none of a profile that this release does not have."""
-    found = graph.profiles.get(profile)
-    return [] if found is None else [name for name, entry in found.components.items() if entry.required]
+def planned_components(graph: ComponentGraph, profile: str) -> list[str]:
+    """Components of a profile; none of a profile that this release does not have."""
+    return [node.name for node in graph.enabled(profile)] if profile in graph.profiles else []
 
 
 def component_places(graph: ComponentGraph) -> dict[str, ComponentPlace]:
     """Processor and kind of every component."""
     return {name: ComponentPlace(node.processor, node.kind) for name, node in graph.components.items()}
+
+
+def _living_workers(settings: Settings) -> int | None:
+    """How many workers were heard lately; None without a queue."""
+    if settings.broker_url is None:
+        return None
+    with closing(Board(settings.broker_url.get_secret_value())) as board:
+        return len(living(board.workers(), Rhythm().silent_s))
 
 
 def _secret(key: SecretStr | None) -> bytes | None:

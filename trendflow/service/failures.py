@@ -93,7 +93,8 @@ def unexpected(error: Exception) -> JSONResponse:
     """The response to a bug. The log gets the type and the places: the text of an exception may quote a request."""
     frames = traceback.extract_tb(error.__traceback__)
     places = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-6:]))
-    log.error("unexpected %s at %s", type(error).__name__, places)
+    extra = {"error_code": "internal_error", "error_type": type(error).__name__}
+    log.error("unexpected %s at %s", type(error).__name__, places, extra=extra)
     return answer_of(TrendFlowError("internal_error", "The service failed; its log says where."))
 
 

@@ -93,13 +93,20 @@ class Gate:
         """One line a request, without query, body or anything else that a caller chose but the path's own form."""
         route = scope.get("route")
         user = scope.get("state", {}).get("user")
+        method = scope["method"] if scope["method"].isalpha() else "?"
+        path = getattr(route, "path", "-")
         log.info(
-            "%s %s %d %.0f ms user=%s",
-            scope["method"] if scope["method"].isalpha() else "?",
-            getattr(route, "path", "-"),
+            "%s %s %d",
+            method,
+            path,
             status,
-            seconds * 1000,
-            user.user_id if user else "-",
+            extra={
+                "method": method,
+                "path": path,
+                "status": status,
+                "duration_ms": round(seconds * 1000),
+                "user": user.user_id if user else None,
+            },
         )
 
 

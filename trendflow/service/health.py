@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,9 +15,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.service.metrics import Metrics
 from trendflow.storage.object_store import ObjectStore
 
 LIMIT_SEC = 10.0
+SCRAPE_LIMIT_SEC = 5.0
+"""Prometheus gives up a scrape after ten seconds, and then misses all the other metrics too."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,22 @@ def run_checks(checks: Sequence[Check], limit_sec: float = LIMIT_SEC) -> list[Fi
     found = [_finding(name, answer, until - time.monotonic(), limit_sec) for name, answer in started]
     executor.shutdown(wait=False)
     return found
+
+
+class HealthMetrics:
+    """Readiness as a metric. The checks write to the store and read weights, so they run every `every_sec` at most."""
+
+    def __init__(self, metrics: Metrics, checks: Sequence[Check], every_sec: float = 30.0) -> None:
+        self._metrics, self._checks, self._every_sec = metrics, checks, every_sec
+        self._lock, self._checked_at = threading.Lock(), -math.inf
+
+    def refresh(self) -> None:
+        with self._lock:
+            if time.monotonic() - self._checked_at < self._every_sec:
+                return
+            for finding in run_checks(self._checks, SCRAPE_LIMIT_SEC):
+                self._metrics.health.labels(finding.name).set(finding.error_code is None)
+            self._checked_at = time.monotonic()
 
 
 def store_check(store: ObjectStore) -> Check:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from trendflow.alarms.book import AlarmBook
+from trendflow.alarms.rules import success_rate
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.service.metrics import Metrics
 from trendflow.service.parts import ComponentPlace
@@ -25,9 +27,15 @@ class MetricsFeed:
     """One per process. Runs that ended before its first look are not counted: an earlier process did."""
 
     def __init__(
-        self, metrics: Metrics, states: StateStore, results: ResultStore, components: Mapping[str, ComponentPlace]
+        self,
+        metrics: Metrics,
+        states: StateStore,
+        results: ResultStore,
+        alarms: AlarmBook,
+        components: Mapping[str, ComponentPlace],
     ) -> None:
         self._metrics, self._states, self._results, self._components = metrics, states, results, components
+        self._alarms = alarms
         self._lock = threading.Lock()
         self._counted: set[tuple[str, str]] | None = None
 
@@ -43,6 +51,7 @@ class MetricsFeed:
                 self._run_ended(path, runs[path])
                 self._counted.add((path, finished_at))
             self._counted &= ended  # level 1 forgets old ones, and so may we
+            self._alarms_that_stand()
 
     def _levels(self, runs: Mapping[str, Any]) -> None:
         rows = runs.values()
@@ -56,8 +65,13 @@ class MetricsFeed:
             for row in rows
             if row["status"] in RUN_END and datetime.fromisoformat(row["finished_at"]) >= since
         ]
-        # Nothing failed while nothing ran: an alarm must not sound at night.
-        self._metrics.success_rate.set(recent.count("success") / len(recent) if recent else 1.0)
+        self._metrics.success_rate.set(success_rate(recent))
+
+    def _alarms_that_stand(self) -> None:
+        standing = self._alarms.active()
+        self._metrics.alarms.clear()
+        for alarm in standing:
+            self._metrics.alarms.labels(alarm["rule"], alarm["subject"], alarm["severity"]).set(1)
 
     def _run_ended(self, run_path: str, row: Mapping[str, Any]) -> None:
         self._metrics.runs.labels(row["status"]).inc()
@@ -88,7 +102,7 @@ class MetricsFeed:
                     seconds = max(0.0, _seconds(row["started_at"], row["finished_at"]))
                     kind = self._components[name].kind if name in self._components else "other"
                     metrics.processing.labels(processor, name).observe(seconds)
-                    metrics.component_stage.labels(row["owner"] or "", name, kind, row["status"]).observe(seconds)
+                    metrics.component_stage.labels(_worker(row["owner"]), name, kind, row["status"]).observe(seconds)
                 if row["status"] == "error":
                     metrics.failures.labels(processor, name, row["error_code"]).inc()
                 if name in reasons:
@@ -99,7 +113,9 @@ class MetricsFeed:
     def _event(self, event: Event) -> None:
         match event.type:
             case "retry_scheduled":
-                self._metrics.retries.labels(event.subject, event.data["error_code"]).inc()
+                # A whole run's is told by no component; its subject would name the run.
+                component = event.subject if event.level == 3 else "run"
+                self._metrics.retries.labels(component, event.data["error_code"]).inc()
             case "oom_reduced":
                 self._metrics.oom_retries.labels(event.subject, "out_of_memory").inc()
             case "cache_check_failed":
@@ -118,6 +134,11 @@ class MetricsFeed:
     def _rows(self, run_path: str) -> Sequence[Mapping[str, Any]]:
         manifest = self._results.read_manifest(run_path)
         return [] if manifest is None else manifest["components"]
+
+
+def _worker(owner: str | None) -> str:
+    """Name and host of a worker; the rest of its id is new with every start, and labels must come to an end."""
+    return (owner or "").partition(":")[0]
 
 
 def _seconds(begin: str, end: str) -> float:

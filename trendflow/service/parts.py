@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from trendflow.contracts.schema import SchemaRegistry
+from trendflow.contracts.video_document import VideoDocument
+from trendflow.service.estimates import Estimates
 from trendflow.service.health import Check
 from trendflow.service.metrics import Metrics
 from trendflow.service.users import Users
@@ -15,7 +17,7 @@ from trendflow.storage.object_store import ObjectStore
 from trendflow.submission.desk import SubmissionDesk
 from trendflow.submission.inbox import Inbox
 from trendflow.submission.message import Message
-from trendflow.submission.request import ProcessRequest, Profiles
+from trendflow.submission.request import Profiles
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,18 @@ class ComponentPlace:
 
 
 class TextHandOver(Protocol):
-    """Brings the text and the counters of a request, which nothing here may store, to where its run is executed."""
+    """Brings the text of a request, which nothing here may store, to where its run is executed."""
 
-    def __call__(self, message: Message, request: ProcessRequest) -> None:
+    def __call__(self, message: Message, document: VideoDocument) -> None:
         """Called before the run is accepted, also for one that is then refused.
 
         The text belongs under its digest, which the message's metadata hold, and not under the run: a request that is
         refused must not replace the text of the run that has its id.
         """
+        ...
+
+    def withdraw(self, message: Message, document: VideoDocument) -> None:
+        """No run was made of the message: nobody needs its text, unless for another run. Raises nothing."""
         ...
 
 
@@ -88,6 +94,7 @@ class ServiceParts:
     metrics: Metrics
     checks: Sequence[Check] = ()
     limits: ServiceLimits = field(default_factory=ServiceLimits)
+    estimates: Estimates | None = None
     hand_over: TextHandOver | None = None
     erasure: Erasure | None = None
     retention: Retention | None = None

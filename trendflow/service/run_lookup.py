@@ -8,6 +8,7 @@ from typing import Any
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.vocab import RUN_STAGES
+from trendflow.service.estimates import later
 from trendflow.service.failures import Refusal, not_found
 from trendflow.service.parts import ServiceParts
 from trendflow.service.run_archive import archived_status
@@ -19,11 +20,16 @@ _UNKNOWN = "There is no run of this id."
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run of this deployment; `row` is that of level 1, None when level 1 does not list it (yet, or any more)."""
+    """A run of this deployment; `row` is that of level 1, None when level 1 does not list it (yet, or any more).
+
+    `running` runs were at work when level 1 was last heard of, at `level1_at`.
+    """
 
     run_id: str
     run_path: str
     row: Mapping[str, Any] | None
+    running: int
+    level1_at: str
 
 
 def find_run(parts: ServiceParts, run_id: str) -> FoundRun:
@@ -34,11 +40,13 @@ def find_run(parts: ServiceParts, run_id: str) -> FoundRun:
         if error.error_code != "input_constraint_violated":
             raise
         raise not_found(_UNKNOWN) from None  # without the id: it is no id, but what a caller wrote
-    runs = parts.states.read_global()["runs"]
+    level1 = parts.states.read_global()
+    runs = level1["runs"]
     path = place.run_path if place is not None else _listed(runs, run_id)
     if path is None:
         raise _unknown(run_id)
-    return FoundRun(run_id, path, runs.get(path))
+    running = sum(row["status"] in ("running", "recovering") for row in runs.values())
+    return FoundRun(run_id, path, runs.get(path), running, level1["updated_at"])
 
 
 def status_of(parts: ServiceParts, run: FoundRun) -> StatusDocument:
@@ -46,12 +54,15 @@ def status_of(parts: ServiceParts, run: FoundRun) -> StatusDocument:
     view = parts.states.read_run(run.run_path)
     position = run.row["queue_position"] if run.row is not None else None
     if view is not None:
-        return status_document(view, queue_position=position)
+        if parts.estimates is None:
+            return status_document(view, queue_position=position)
+        expected, starts_at = parts.estimates.component_sec(), _starts_at(parts, run, view.run["profile"])
+        return status_document(view, queue_position=position, expected_sec=expected, starts_at=starts_at)
     manifest = ResultStore(parts.store).read_manifest(run.run_path)
     if manifest is not None:
         return archived_status(manifest, parts.required(manifest["run"]["profile"]))
     submitted_at = run.row["submitted_at"] if run.row is not None else _accepted_at(parts, run)
-    return _without_log(run, submitted_at, position)
+    return {**_without_log(run, submitted_at, position), "estimated_finish": _finish_of_waiting(parts, run)}
 
 
 def request_cancel(parts: ServiceParts, run: FoundRun) -> None:
@@ -79,6 +90,23 @@ def _accepted_at(parts: ServiceParts, run: FoundRun) -> str:
     if submission is None:
         raise _unknown(run.run_id)
     return submission.accepted_at
+
+
+def _starts_at(parts: ServiceParts, run: FoundRun, profile: str) -> str | None:
+    """When a run that waits is expected to begin."""
+    position = run.row["queue_position"] if run.row is not None else None
+    if parts.estimates is None or position is None:
+        return None
+    return parts.estimates.starts_at(run.level1_at, position, run.running, parts.estimates.run_sec(profile))
+
+
+def _finish_of_waiting(parts: ServiceParts, run: FoundRun) -> str | None:
+    """When a run without a log is expected to end."""
+    message = None if parts.estimates is None else parts.inbox.message_of(run.run_id)
+    if message is None or parts.estimates is None or message.profile is None:
+        return None
+    starts_at, took = _starts_at(parts, run, message.profile), parts.estimates.run_sec(message.profile)
+    return None if starts_at is None or took is None else later(starts_at, took)
 
 
 def _without_log(run: FoundRun, submitted_at: str, position: int | None) -> StatusDocument:

@@ -82,19 +82,28 @@ def _submit(rates: RateLimits, parts: ServiceParts, user: User, body: bytes) -> 
     finally:
         if not isinstance(item, New):
             rates.give_back(user, taken)
+    if wanted.video_document is not None and parts.hand_over is not None and isinstance(item, Cached | Refused):
+        parts.hand_over.withdraw(message, wanted.video_document)
     if isinstance(item, Cached):
         parts.inbox.know(Place(submission_id, 0, item.run_path))  # the answer's addresses must lead somewhere
     return _answer(item)
 
 
 def _hand_over(parts: ServiceParts, message: Message, wanted: ProcessRequest) -> None:
-    if wanted.document is None and wanted.snapshot is None:
+    if wanted.snapshot is not None:
+        # Numbers that a caller states would stand among those that the platform gave, and targets are made of them.
+        raise Refusal(
+            400,
+            "config_invalid",
+            "Snapshots are not taken with a video: they come from the collector or from an import.",
+            field="snapshot",
+        )
+    document = wanted.video_document
+    if document is None:
         return
     if parts.hand_over is None:
-        raise Refusal(
-            400, "config_invalid", "This deployment takes neither a document nor a snapshot.", field="document"
-        )
-    parts.hand_over(message, wanted)
+        raise Refusal(400, "config_invalid", "This deployment takes no document with a video.", field="document")
+    parts.hand_over(message, document)
 
 
 def _answer(item: Item) -> Response:

@@ -58,6 +58,9 @@ class Users:
             raise TrendFlowError("config_invalid", "The file of API users is not JSON.") from None
         return cls((entry.token_sha256, User(entry.user_id, entry.tier, entry.admin)) for entry in entries)
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def of_token(self, token: bytes) -> User | None:
         """The user of a token. Takes the same time whichever token of the list it is, or none."""
         digest, found = sha256(token).digest(), None

@@ -20,7 +20,8 @@ from trendflow import __version__
 from trendflow.config import Settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.orchestration.deployment import Deployment
-from trendflow.service.assembly import make_parts, open_service, profile_versions
+from trendflow.orchestration.submitting import profile_versions
+from trendflow.service.assembly import make_parts, open_service
 from trendflow.service.users import Users
 from trendflow_tests.service.deployment import client, served
 from trendflow_tests.service.test_submission import assert_refused
@@ -40,7 +41,7 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     # What is free on the machine that tests must not decide what they find.
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     (tmp_path / "dagster").mkdir()
-    monkeypatch.setattr("trendflow.service.assembly.shutil.disk_usage", lambda folder: _Usage())
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: _Usage())
     (tmp_path / "home").mkdir()
     return Deployment(Settings(home=tmp_path / "home", tombstone_key="a key"))
 

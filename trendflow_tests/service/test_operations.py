@@ -18,13 +18,16 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from trendflow.alarms.book import AlarmBook
+from trendflow.alarms.rules import Alarm
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.manifest import upsert_row
 from trendflow.loopback import HOST
+from trendflow.metrics.gpu import GpuMetrics
+from trendflow.metrics.host import HostMetrics
 from trendflow.service.app import create_app
-from trendflow.service.gpu_metrics import GpuMetrics
-from trendflow.service.health import Check, disk_check, queue_check, run_checks, store_check
-from trendflow.service.host_metrics import HostMetrics
+from trendflow.service.health import Check, HealthMetrics, disk_check, queue_check, run_checks, store_check
+from trendflow.service.metrics import Metrics
 from trendflow.service.server import make_server
 from trendflow.service.users import Users
 from trendflow.storage.object_store import ObjectNotFound
@@ -32,11 +35,11 @@ from trendflow.storage.result_store import ResultStore
 from trendflow_tests.service.certificates import make_certificate
 from trendflow_tests.service.deployment import begun_run, body, client, make_parts, served
 from trendflow_tests.service.test_submission import assert_refused
-from trendflow_tests.state.runs import finished
+from trendflow_tests.state.runs import SCHEMAS, finished
 from trendflow_tests.storage.runs import first_manifest, store_component
 from trendflow_tests.submission.desks import Deployment
 
-NAMES = {  # of the specification, with the suffix that Prometheus gives to counters
+NAMES = {  # of the specification, `alarms` and `health`, with the suffix that Prometheus gives to counters
     "queue_length": {"priority"},
     "queue_wait_seconds": {"priority"},
     "processing_seconds": {"processor", "component"},
@@ -49,6 +52,8 @@ NAMES = {  # of the specification, with the suffix that Prometheus gives to coun
     "retries_total": {"component", "error_type"},
     "oom_retries_total": {"component", "error_type"},
     "effective_batch_size": {"component"},
+    "alarms": {"rule", "subject", "severity"},
+    "health": {"check"},
     "active_runs": set(),
     "crashed_runs_total": set(),
     "memory_bytes": {"worker_id"},
@@ -141,6 +146,16 @@ def test_metrics_follow_the_runs(api: httpx.Client, behind: Deployment) -> None:
     text = json.dumps([sorted(labels) for _, labels in found])
     for name in (run_id, message.identity.video_id, message.user_id):
         assert name not in text
+
+
+def test_alarms_that_stand_are_told_until_they_end(api: httpx.Client, behind: Deployment) -> None:
+    book = AlarmBook(behind.store, SCHEMAS)
+    labels = {"rule": "error_code", "subject": "timeout", "severity": "error"}
+    assert value(samples(api), "alarms", **labels) is None
+    book.update([Alarm("error_code", "timeout", 0.06, 0.05, 200, error_code="timeout")], at=behind.clock.utc())
+    assert value(samples(api), "alarms", **labels) == 1
+    book.update([], at=behind.clock.utc())
+    assert value(samples(api), "alarms", **labels) is None
 
 
 def test_the_success_rate_is_that_of_an_hour(api: httpx.Client, behind: Deployment) -> None:
@@ -243,6 +258,8 @@ def test_readiness_has_a_line_per_check() -> None:
         assert answer.json()["status"] == "ready"
         assert [line["name"] for line in answer.json()["checks"]] == ["store", "device"]
     with served(make_parts(behind, checks=(*good, Check("triton", broken)))) as address, client(address) as api:
+        found = samples(api)
+        assert [value(found, "health", check=name) for name in ("store", "device", "triton")] == [1, 1, 0]
         answer = api.get("/health")
         assert answer.status_code == 503
         assert answer.json()["checks"][-1] == {
@@ -270,6 +287,23 @@ def test_a_check_that_hangs_and_one_that_breaks_do_not_hide_the_others() -> None
         release.set()
     assert [finding.error_code for finding in found] == ["timeout", "internal_error", None]
     assert "secret" not in found[1].text
+
+
+def test_frequent_looks_at_the_metrics_do_not_repeat_the_checks() -> None:
+    looks: list[int] = []
+
+    def counted() -> str:
+        looks.append(1)
+        return "fine"
+
+    with served(make_parts(Deployment(), checks=[Check("works", counted)])) as address, client(address) as api:
+        for _ in range(3):
+            assert value(samples(api), "health", check="works") == 1
+    metrics = Metrics()
+    always = HealthMetrics(metrics, [Check("works", counted)], every_sec=0)
+    always.refresh()
+    always.refresh()
+    assert len(looks) == 3
 
 
 def test_checks_of_disk_and_queue(tmp_path: Path) -> None:

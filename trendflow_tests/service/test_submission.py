@@ -8,9 +8,11 @@ import httpx
 import pytest
 
 from trendflow.contracts.errors import ERROR_RULES
+from trendflow.contracts.video_document import VideoDocument
 from trendflow.service.rate_limits import RateLimits
 from trendflow.service.users import User
 from trendflow.submission.admission import SubmissionLimits
+from trendflow.submission.message import Message
 from trendflow_tests.service.deployment import body, client, make_parts, served
 from trendflow_tests.state.runs import FixedClock
 from trendflow_tests.submission.desks import Deployment, video_id
@@ -85,6 +87,7 @@ def test_a_run_id_serves_once(api: httpx.Client) -> None:
         ({"callback_url": "https://127.0.0.1/hook"}, "input_constraint_violated"),
         ({"callback_url": "https://[::ffff:10.0.0.1]/hook"}, "input_constraint_violated"),
         ({"document": {"title": "Canary"}}, "config_invalid"),
+        ({"snapshot": {"observed_at": "2026-01-01T00:00:00Z", "views": 1}}, "config_invalid"),
     ],
 )
 def test_a_request_outside_the_contract(api: httpx.Client, changed: dict, code: str) -> None:
@@ -182,9 +185,23 @@ def test_the_framework_refuses_in_the_same_form(api: httpx.Client) -> None:
     assert_refused(api.post("/api/v1/admin/retention/cleanup", json={"dry_run": 1}), 400, "input_constraint_violated")
 
 
+class Hands:
+    """Remembers what it was given and what it was to take back."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[str, VideoDocument]] = []
+        self.withdrawn: list[tuple[str, VideoDocument]] = []
+
+    def __call__(self, message: Message, document: VideoDocument) -> None:
+        self.given.append((message.run_path, document))
+
+    def withdraw(self, message: Message, document: VideoDocument) -> None:
+        self.withdrawn.append((message.run_path, document))
+
+
 def test_text_is_handed_over_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
-    behind, given = Deployment(), []
-    parts = make_parts(behind, hand_over=lambda message, request: given.append((message.run_path, request.document)))
+    behind, hands = Deployment(), Hands()
+    parts = make_parts(behind, hand_over=hands)
     caplog.set_level(logging.DEBUG)
     with served(parts) as address, client(address) as api:
         wanted = body(document={"title": "Canary of a title", "tags": ["canary-tag"]})
@@ -196,9 +213,10 @@ def test_text_is_handed_over_and_nowhere_else(caplog: pytest.LogCaptureFixture) 
             api.get("/api/v1/runs/Canary of a title"),
             api.get("/metrics"),
         ]
-    (path, document), *_ = given
+    (path, document), *_ = hands.given
     assert path.endswith(run_id)
-    assert document.title == "Canary of a title"
+    assert document == VideoDocument(title="Canary of a title", tags=("canary-tag",))
+    assert hands.withdrawn == []
     stored = b"".join(behind.store.get(info.key) for info in behind.store.list())
     said = b"".join(answer.content for answer in answers)
     assert b"anary" not in stored + said
@@ -207,13 +225,29 @@ def test_text_is_handed_over_and_nowhere_else(caplog: pytest.LogCaptureFixture) 
     assert "POST /process 202" in log  # it was listened to
 
 
-def test_a_bug_is_neither_told_nor_logged_in_full(caplog: pytest.LogCaptureFixture) -> None:
-    def broken(message: object, request: object) -> None:
-        raise KeyError("Canary of a title")
+def test_text_that_no_run_needs_is_taken_back() -> None:
+    behind, hands = Deployment(), Hands()
+    with served(make_parts(behind, hand_over=hands)) as address, client(address) as api:
+        text = {"document": {"title": "Canary of a title"}}
+        first = api.post(PATH, json=body(run_id="mine", **text)).json()["run_id"]
+        assert api.post(PATH, json=body(run_id="mine", **text)).status_code == 409
+        assert hands.withdrawn == []  # the run that has the id may have this very text
+        message = behind.inbox.message_of(first)
+        assert message is not None
+        behind.succeed(message)
+        assert api.post(PATH, json=body(**text)).status_code == 200
+    assert hands.withdrawn == [hands.given[-1]]
+    assert len({path for path, _ in hands.given}) == 2
 
-    with served(make_parts(Deployment(), hand_over=broken)) as address, client(address) as api:
+
+def test_a_bug_is_neither_told_nor_logged_in_full(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Hands):
+        def __call__(self, message: Message, document: VideoDocument) -> None:
+            raise KeyError("Canary of a title")
+
+    with served(make_parts(Deployment(), hand_over=Broken())) as address, client(address) as api:
         answer = api.post(PATH, json=body(document={"title": "Canary of a title"}))
     assert_refused(answer, 500, "internal_error")
     log = said_by_the_server(caplog)
     assert "anary" not in answer.text + log
-    assert "unexpected KeyError at broken:" in log
+    assert "unexpected KeyError at __call__:" in log

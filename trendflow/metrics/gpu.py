@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from trendflow.service.metrics import Metrics
+from trendflow.metrics.process import ProcessMetrics
 
 
 class GpuMetrics:
     """`nvml` is the module pynvml, initialised."""
 
-    def __init__(self, metrics: Metrics, nvml: Any) -> None:
+    def __init__(self, metrics: ProcessMetrics, nvml: Any) -> None:
         self._metrics, self._nvml = metrics, nvml
 
     @classmethod
-    def find(cls, metrics: Metrics) -> GpuMetrics | None:
+    def find(cls, metrics: ProcessMetrics) -> GpuMetrics | None:
         """None on a host without the library or without a driver: there is no GPU to tell of."""
         try:
             import pynvml
