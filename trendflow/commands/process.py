@@ -1,4 +1,4 @@
-"""`trendflow process`, `resume` and `submit`: put videos in and see what comes out."""
+"""`trendflow process` and `resume`: put a video in and see what comes out."""
 
 from __future__ import annotations
 
@@ -113,23 +113,6 @@ def process_sample() -> RunContext:
     run: RunContext = _submit(deployment, source, None, settings.profile, False, text)
     _execute(deployment, job, run, text)
     return run
-
-
-def submit(sources: list[str], profile: str | None) -> int:
-    """Register videos as partitions without processing them; prints one partition key per line."""
-    settings = load_settings()
-    parsed = [parse_source(source) for source in sources]
-    prepare_dagster_home(settings)
-    from trendflow.orchestration.deployment import open_deployment
-    from trendflow.orchestration.launch import register
-
-    deployment = open_deployment(settings)
-    chosen = profile or settings.profile
-    keys = [_submit(deployment, source, None, chosen, False).identity.partition_key for source in parsed]
-    register(keys)
-    for key in keys:
-        out.print(key, highlight=False, soft_wrap=True)
-    return 0
 
 
 def _load(settings: Settings) -> tuple[Any, Any]:

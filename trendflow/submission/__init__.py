@@ -23,12 +23,16 @@ begins with its day; `new_submission_id(clock.utc())` makes one. A refusal that 
     level1 = Level1Queue(store, inbox, manager, clock, admission, limits=limits)
     level1.step()                      # accepted -> pending; windows of 10 s -> batches
     for message in level1.take(n):     # in order; the same ones again until they are queued
-        …                              # partition, run, broker
-        level1.queued(message)
+        …                              # run request, state, manifest, partition, Dagster run
+        level1.queued(message)         # once the run is seen there
 
-**Who executes**: `Deliveries(store, schemas, clock).begin(message, holder)` before any work; `DeadLettered` ends it.
+**Who asks what became of it**:
+
+    outcomes = Outcomes(store, states, inbox, required)      # `required(profile)`: components whose failure fails a run
+    report = submission_report(submission, outcomes.of(submission), dead_letters)       # `submission_report_v1`
+    retry_drafts(failed_messages, profiles, submission_id, share_text)                  # drafts of another submission
 
 **Who finishes**: `RunIndex(store).record(identity, finished_at)` for every run that succeeded.
 
-**Upkeep**: `inbox.remove_before(day)`; for a deleted video `inbox.forget(…)` and `deliveries.forget(…)`.
+**Upkeep**: `inbox.remove_before(day)`; for a deleted video `inbox.forget(…)`.
 """

@@ -22,7 +22,6 @@ class SubmissionLimits:
     retry_after_sec: int = 30
     window_sec: float = 10.0
     """Buffer window of level 1."""
-    max_deliveries: int = 3
     cache_ttl_days: float = 3.0
 
 

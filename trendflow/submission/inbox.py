@@ -77,8 +77,32 @@ class Inbox:
         """
         waiting = list(self._open_ids())
         with ThreadPoolExecutor(_WORKERS) as readers:
-            found = [submission for submission in readers.map(self._readable, waiting) if submission is not None]
+            found = [submission for submission in readers.map(self.readable, waiting) if submission is not None]
         return sorted(found, key=lambda submission: (submission.accepted_at, submission.submission_id))
+
+    def recent(self, count: int) -> list[Submission]:
+        """Up to `count` submissions, the latest first. A damaged one is left out and logged."""
+        found: list[Submission] = []
+        for day in sorted(self._days(), reverse=True):
+            ids = [_submission_id(info.key) for info in self._store.list(f"{ROOT}/{day}") if _is_submission(info.key)]
+            with ThreadPoolExecutor(_WORKERS) as readers:
+                readable = [submission for submission in readers.map(self.readable, ids) if submission is not None]
+            found += sorted(readable, key=lambda each: (each.accepted_at, each.submission_id), reverse=True)
+            if len(found) >= count:
+                break
+        return found[:count]
+
+    def readable(self, submission_id: str) -> Submission | None:
+        """As `get`, but None also for a damaged one, which is logged once."""
+        try:
+            return self.get(submission_id)
+        except TrendFlowError as error:
+            if error.error_class == "transient":
+                raise
+            if submission_id not in self._damaged:
+                log.error("the submission %s cannot be read: %s", submission_id, error.error_code)
+                self._damaged.add(submission_id)
+            return None
 
     def mark_taken(self, submission_id: str) -> None:
         """Level 1 knows all runs of the submission."""
@@ -142,7 +166,7 @@ class Inbox:
         count = 0
         for old in [name for name in self._days() if name < day]:
             for key in [info.key for info in self._store.list(f"{ROOT}/{old}") if _is_submission(info.key)]:
-                submission = self._readable(_submission_id(key))
+                submission = self.readable(_submission_id(key))
                 for item in submission.items if submission else ():
                     self._release(_submission_id(key), item)
                 self._store.delete(key)
@@ -165,17 +189,6 @@ class Inbox:
             if not left and day < oldest_open:
                 self._finished_days.add(day)
             yield from left
-
-    def _readable(self, submission_id: str) -> Submission | None:
-        try:
-            return self.get(submission_id)
-        except TrendFlowError as error:
-            if error.error_class == "transient":
-                raise
-            if submission_id not in self._damaged:
-                log.error("the submission %s cannot be read: %s", submission_id, error.error_code)
-                self._damaged.add(submission_id)
-            return None
 
     def _claim(self, place: Place) -> bool:
         run_id = _run_id(place.run_path)

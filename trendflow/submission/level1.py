@@ -79,10 +79,20 @@ class Level1Queue:
             if name is None:
                 break
             turns.served(name, waiting)
-            message = self._message(lines[name].pop(0))
+            message = self.message(lines[name].pop(0))
             if message is not None:  # a video that was deleted meanwhile: its run is being cancelled
                 chosen.append(message)
         return chosen
+
+    def message(self, run_path: str) -> Message | None:
+        """The message of a run. None for one that came from elsewhere, was deleted since or cannot be read any more."""
+        if run_path not in self._messages:
+            place = self._place(run_path)
+            submission = None if place is None else self._inbox.readable(place.submission_id)
+            # All of a submission at once: a long list is one object, and its messages are asked for one after another.
+            for _, message in submission.messages if submission is not None else ():
+                self._messages.setdefault(message.run_path, message)
+        return self._messages.get(run_path)
 
     def queued(self, message: Message) -> None:
         """The run was handed over."""
@@ -155,14 +165,6 @@ class Level1Queue:
             found = self._inbox.place_of(run_path.rpartition("/")[2])
             self._places[run_path] = found if found is not None and found.run_path == run_path else None
         return self._places[run_path]
-
-    def _message(self, run_path: str) -> Message | None:
-        if run_path in self._messages:
-            return self._messages[run_path]
-        found = self._inbox.message_of(run_path.rpartition("/")[2])
-        if found is not None:
-            self._messages[run_path] = found
-        return found
 
 
 def _lengths(lines: Mapping[Priority, list[str]]) -> dict[Priority, int]:

@@ -32,12 +32,13 @@ class Entry:
     priority: Priority = "normal"
 
 
-def parse_list(data: bytes, form: ListForm, *, local_files: bool) -> list[Entry]:
+def parse_list(data: bytes, form: ListForm, *, local_files: bool, priority: Priority = "normal") -> list[Entry]:
     """Entries in the order of the list.
 
     `lines`: one source per line; empty lines and those that begin with `#` are left out. `csv`: a header with `source`
     and any of the other `COLUMNS`. `json`: an array of sources and of objects with these keys. Without `local_files`
-    only URLs are accepted. Raises `input_constraint_violated` for what is no such list, is empty or too long.
+    only URLs are accepted. `priority` is that of entries that state none. Raises `input_constraint_violated` for what
+    is no such list, is empty or too long.
     """
     if len(data) > MAX_LIST_BYTES:
         raise _refused(f"The list has more than {MAX_LIST_BYTES} bytes.")
@@ -50,7 +51,7 @@ def parse_list(data: bytes, form: ListForm, *, local_files: bool) -> list[Entry]
     for place, row in readers[form](text):
         if len(entries) == MAX_ENTRIES:
             raise _refused(f"The list has more than {MAX_ENTRIES} entries.")
-        entries.append(_entry(place, row, local_files))
+        entries.append(_entry(place, row, local_files, priority))
     if not entries:
         raise _refused("The list is empty.")
     return entries
@@ -87,14 +88,14 @@ def _json(text: str) -> Iterator[tuple[str, Any]]:
         yield f"entry {number}", {"source": row} if isinstance(row, str) else row
 
 
-def _entry(place: str, row: Any, local_files: bool) -> Entry:
+def _entry(place: str, row: Any, local_files: bool, priority: Priority) -> Entry:
     try:
         values = _values(row)
         source, video_id = values["source"], values.get("video_id")
         found = parse_url(source) if "://" in source or not local_files else parse_source(source, video_id)
         if video_id not in (None, found.video_id):
             raise _refused("The video_id is not that of the URL.")
-        return Entry(place, found, _run_id(values), _priority(values))
+        return Entry(place, found, _run_id(values), _priority(values, priority))
     except TrendFlowError as error:
         return Entry(place, error)
 
@@ -114,8 +115,8 @@ def _run_id(values: Mapping[str, str]) -> str | None:
     return run_id
 
 
-def _priority(values: Mapping[str, str]) -> Priority:
-    wanted = values.get("priority", "normal")
+def _priority(values: Mapping[str, str], default: Priority) -> Priority:
+    wanted = values.get("priority", default)
     for priority in PRIORITIES:
         if priority == wanted:
             return priority

@@ -30,7 +30,7 @@ HASH = "a" * 64
 class BreakingForThreads(BreakingStore):
     """As its parent, for writers in several threads: each write has a number of its own."""
 
-    def __init__(self, store: ObjectStore, at: int, failure: Exception, *, before: bool) -> None:
+    def __init__(self, store: ObjectStore, at: int, failure: BaseException, *, before: bool) -> None:
         super().__init__(store, at, failure, before=before)
         self._turn = Lock()
 
