@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,15 @@ from rich.status import Status
 from trendflow.commands.console import err, out, table
 from trendflow.commands.model_server import model_servers
 from trendflow.commands.triton import clear_dead_server
+from trendflow.commands.workers import REPLICAS, default_count, workers
 from trendflow.config import Settings, ensure_home, load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.fleet.applications import APPLICATIONS
-from trendflow.fleet.environment import fleet_folder, write_dagster_home
+from trendflow.fleet.environment import application_environment, fleet_folder, given_keys, write_dagster_home
 from trendflow.fleet.infrastructure import INFRASTRUCTURE
+from trendflow.fleet.keeper import keeper
 from trendflow.fleet.service import Blueprint
+from trendflow.fleet.state import read_state
 from trendflow.fleet.status import fleet_status
 from trendflow.fleet.supervisor import Fleet
 
@@ -24,21 +28,22 @@ _STYLES = {"healthy": "green", "unhealthy": "yellow", "dead": "red", "stopped": 
 _EVENTS = {"started": "green", "running": "green", "stopped": "dim", "gone": "yellow"}
 
 
-def up(services: Sequence[str]) -> int:
+def up(services: Sequence[str], n_workers: int | None) -> int:
     """Start the fleet, or the named services with what they need; what runs is kept. Raises what `Fleet.up` does.
 
-    Of a service that fails to start the end of its log is printed.
+    The number of workers is kept until another one is given. Of a service that fails to start the end of its log is
+    printed.
     """
     settings = load_settings()
     ensure_home(settings)
     with err.status("starting") as line:
         try:
-            _fleet(settings).up(list(services) or None, _Progress(line), write_dagster_home)
+            fleet_of(settings, n_workers).up(list(services) or None, _Progress(line), write_dagster_home)
         except TrendFlowError as error:
             if error.detail.get("log"):
                 err.print(error.detail["log"], markup=False, highlight=False)
             raise
-    _print_status(_status(settings))
+    _print_status(status_of(settings))
     return 0
 
 
@@ -46,7 +51,7 @@ def down() -> int:
     """End the fleet; its data stay. Raises what `Fleet.down` does."""
     settings = load_settings()
     with err.status("ending") as line:
-        ended = _fleet(settings).down(_Progress(line))
+        ended = fleet_of(settings).down(_Progress(line))
         if settings.triton_dir.exists():
             clear_dead_server(settings)  # its shared memory outlives it
     out.print(f"{ended} services ended" if ended else "no service was running")
@@ -55,7 +60,7 @@ def down() -> int:
 
 def status(as_json: bool) -> int:
     """Print how every service is. Raises `internal_error` when one of a fleet that should be up does not work."""
-    found = _status(load_settings())
+    found = status_of(load_settings())
     if as_json:
         out.print_json(json.dumps(found))
     else:
@@ -83,17 +88,24 @@ class _Progress:
             self._line.update(f"{event} {service}")
 
 
-def _blueprints(settings: Settings) -> list[Blueprint]:
+def fleet_of(settings: Settings, n_workers: int | None = None) -> Fleet:
+    """The fleet of this deployment, with as many workers as given, else as the last time."""
+    folder = fleet_folder(settings.home)
+    count = n_workers or read_state(folder).replicas.get(REPLICAS) or default_count()
+    return Fleet(folder, _blueprints(settings, count), replicas={REPLICAS: count}, given_secrets=given_keys())
+
+
+def _blueprints(settings: Settings, n_workers: int) -> list[Blueprint]:
     """What the fleet of this deployment consists of."""
-    return [*INFRASTRUCTURE, *model_servers(settings), *APPLICATIONS]
+    kept = [*INFRASTRUCTURE, *model_servers(settings), *APPLICATIONS, *workers(n_workers)]
+    command = (sys.executable, "-m", "trendflow.commands.keeper")
+    return [*kept, keeper(command, application_environment, [blueprint.name for blueprint in kept])]
 
 
-def _fleet(settings: Settings) -> Fleet:
-    return Fleet(fleet_folder(settings.home), _blueprints(settings))
-
-
-def _status(settings: Settings) -> dict[str, Any]:
-    return fleet_status(fleet_folder(settings.home), _blueprints(settings))
+def status_of(settings: Settings) -> dict[str, Any]:
+    """The status document of this deployment's fleet. Raises what `fleet_status` does."""
+    fleet = fleet_of(settings)
+    return fleet_status(fleet.folder, fleet.blueprints)
 
 
 def _print_status(found: dict[str, Any]) -> None:
@@ -108,3 +120,7 @@ def _print_status(found: dict[str, Any]) -> None:
         for row in found["services"]
     ]
     out.print(table(None, ["service", "condition", "process", "ports", "reason"], rows))
+    for row in found["services"]:
+        if row["address"] is not None:
+            token = "" if row["token_file"] is None else f"  token in {row['token_file']}"
+            out.print(f"{row['service']}  {row['address']}{token}", highlight=False, soft_wrap=True)

@@ -1,22 +1,24 @@
-"""Dagster's own processes in the fleet: the web server with the asset graph, and the daemon that launches runs."""
+"""Programs that stand on the fleet's servers: Dagster's web server, its daemon that launches runs, and the API."""
 
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 
 import httpx
 
 from trendflow.contracts.package_data import data_path
-from trendflow.fleet import postgresql, seaweedfs, valkey
-from trendflow.fleet.environment import fleet_environment
+from trendflow.fleet.api import API
+from trendflow.fleet.environment import DEPLOYMENT_KEYS, application_environment
 from trendflow.fleet.health import CALL_TIMEOUT_S, answers_http
+from trendflow.fleet.infrastructure import SERVERS
 from trendflow.fleet.service import Blueprint, Health, Service, Site
+from trendflow.fleet.state import read_state
 from trendflow.loopback import HOST
 
-_SERVERS = (seaweedfs.NAME, valkey.NAME, postgresql.NAME)
 _WEBSERVER = "webserver"
 _DAEMON = "daemon"
-_HEARTBEATS = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
+_HEARTBEATS = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatTime } } } }"
 # Both load all code locations before they answer, which takes long on a busy machine.
 _START_LIMIT_S = 300.0
 
@@ -24,20 +26,21 @@ _START_LIMIT_S = 300.0
 def _build_webserver(site: Site) -> Service:
     port = site.port(_WEBSERVER, "http")
     return Service(
-        command=(*_module("dagster_webserver"), "-h", HOST, "-p", str(port), *_workspace()),
-        environment=fleet_environment(site),
+        command=(*_module("dagster_webserver"), "-h", HOST, "-p", str(port), *_workspace(), *_log_format(site)),
+        environment=application_environment(site),
         folder=site.service_folder(_WEBSERVER),
         health=answers_http(port, "/server_info"),
+        address=f"http://{HOST}:{port}",
         start_limit_s=_START_LIMIT_S,
     )
 
 
 def _build_daemon(site: Site) -> Service:
     return Service(
-        command=(*_module("dagster._daemon"), "run", *_workspace()),
-        environment=fleet_environment(site),
+        command=(*_module("dagster._daemon"), "run", *_workspace(), *_log_format(site)),
+        environment=application_environment(site),
         folder=site.service_folder(_DAEMON),
-        health=_beats(site.port(_WEBSERVER, "http")),
+        health=_beats(site),
         start_limit_s=_START_LIMIT_S,
     )
 
@@ -50,23 +53,38 @@ def _workspace() -> tuple[str, ...]:
     return "-w", str(data_path("workspace.yaml"))
 
 
-def _beats(webserver_port: int) -> Health:
-    """Every part of the daemon that this instance requires has sent its heartbeat, as the web server sees it."""
+def _log_format(site: Site) -> tuple[str, ...]:
+    """Dagster's own lines in the format of ours."""
+    return "--log-format", "json" if application_environment(site)["TRENDFLOW_LOG_FORMAT"] == "json" else "colored"
+
+
+def _beats(site: Site) -> Health:
+    """Every part of the daemon that this instance requires has sent its heartbeat, as the web server sees it.
+
+    One of the process that the fleet started: Dagster takes that of an earlier one for good for minutes.
+    """
 
     def check() -> str | None:
-        url = f"http://{HOST}:{webserver_port}/graphql"
+        process = read_state(site.folder).process(_DAEMON)
+        started = 0.0 if process is None else datetime.fromisoformat(process.started_at).timestamp()
+        url = f"http://{HOST}:{site.port(_WEBSERVER, 'http')}/graphql"
         try:
             answer = httpx.post(url, json={"query": _HEARTBEATS}, timeout=CALL_TIMEOUT_S, trust_env=False)
             statuses = answer.raise_for_status().json()["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
         except httpx.HTTPError as exc:
             return f"the web server does not tell of its heartbeats ({type(exc).__name__})"
-        late = [status["daemonType"] for status in statuses if status["required"] and not status["healthy"]]
+        late = [
+            status["daemonType"]
+            for status in statuses
+            if status["required"] and not (status["healthy"] and (status["lastHeartbeatTime"] or 0.0) >= started)
+        ]
         return f"no heartbeat of {', '.join(sorted(late))}" if late else None
 
     return check
 
 
-WEBSERVER = Blueprint(name=_WEBSERVER, build=_build_webserver, ports=("http",), needs=_SERVERS)
-DAEMON = Blueprint(name=_DAEMON, build=_build_daemon, needs=(*_SERVERS, _WEBSERVER))
+_KEYS = tuple(DEPLOYMENT_KEYS.values())
+WEBSERVER = Blueprint(name=_WEBSERVER, build=_build_webserver, ports=("http",), shared_secrets=_KEYS, needs=SERVERS)
+DAEMON = Blueprint(name=_DAEMON, build=_build_daemon, shared_secrets=_KEYS, needs=(*SERVERS, _WEBSERVER))
 
-APPLICATIONS: tuple[Blueprint, ...] = (WEBSERVER, DAEMON)
+APPLICATIONS: tuple[Blueprint, ...] = (WEBSERVER, DAEMON, API)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from trendflow.contracts.canonical import canonical_json
@@ -37,11 +37,21 @@ def read_secrets(folder: Path) -> dict[str, str]:
     return found
 
 
-def assign_secrets(folder: Path, blueprints: Iterable[Blueprint]) -> dict[str, str]:
-    """The secrets in `folder`, after those that were missing were generated and stored."""
+def assign_secrets(
+    folder: Path, blueprints: Iterable[Blueprint], given: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The secrets in `folder`, after those that were missing were stored: as `given`, or generated."""
     kept = read_secrets(folder)
-    names = [secret_name(blueprint.name, purpose) for blueprint in blueprints for purpose in blueprint.secrets]
-    found = kept | {name: secrets.token_hex(_BYTES) for name in names if name not in kept}
+    names = [
+        name
+        for blueprint in blueprints
+        for name in (
+            *(secret_name(blueprint.name, purpose) for purpose in blueprint.secrets),
+            *blueprint.shared_secrets,
+        )
+    ]
+    known = given or {}
+    found = kept | {name: known.get(name) or secrets.token_hex(_BYTES) for name in names if name not in kept}
     if found != kept:
         write_atomically(folder / SECRETS, canonical_json(found))
     return found

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from trendflow.config import load_settings
 from trendflow.contracts.package_data import data_path
 from trendflow.fleet import postgresql, seaweedfs, valkey
 from trendflow.fleet.credentials import read_secrets
@@ -19,6 +20,18 @@ from trendflow.fleet.state import read_state
 
 DATABASE_VARIABLE = "TRENDFLOW_DATABASE_URL"
 DAGSTER_HOME = "DAGSTER_HOME"
+
+DEPLOYMENT_KEYS = {
+    "TRENDFLOW_TEXT_KEY": "deployment.text_key",
+    "TRENDFLOW_TOMBSTONE_KEY": "deployment.tombstone_key",
+    "TRENDFLOW_WEBHOOK_KEY": "deployment.webhook_key",
+}
+"""Keys that every program of a deployment must agree on: the variable of each, and the name of the fleet's secret."""
+
+_PREFIX = "TRENDFLOW_"
+# Runs that Dagster has handed to the queue and that have not ended. Well above the number of workers, so that none
+# waits for Dagster's next look; bounded, because a run of higher priority does not overtake what is launched.
+_MAX_LAUNCHED_RUNS = 100
 
 
 def fleet_folder(home: Path) -> Path:
@@ -30,7 +43,7 @@ def fleet_environment(site: Site) -> dict[str, str]:
     """The variables that make TrendFlow use the servers of `site`, for each server that it has.
 
     `TRENDFLOW_STORE_URL` and `TRENDFLOW_STORE_OPTIONS` (JSON), `TRENDFLOW_BROKER_URL`, `TRENDFLOW_DATABASE_URL` with
-    the `DAGSTER_HOME` whose storage it is, and `TRENDFLOW_HOME`. They hold passwords.
+    the `DAGSTER_HOME` whose storage it is, `DEPLOYMENT_KEYS` and `TRENDFLOW_HOME`. They hold passwords.
     """
     found = {"TRENDFLOW_HOME": str(site.folder.parent)}
     if seaweedfs.NAME in site.ports:
@@ -41,20 +54,60 @@ def fleet_environment(site: Site) -> dict[str, str]:
     if postgresql.NAME in site.ports:
         found[DATABASE_VARIABLE] = postgresql.database_url(site)
         found[DAGSTER_HOME] = str(_dagster_home(site))
+    for variable, name in DEPLOYMENT_KEYS.items():
+        key = site.shared_secret(name)
+        if key is not None:
+            found[variable] = key
     return found
 
 
-def write_dagster_home(site: Site) -> None:
-    """Write `dagster.yaml` of the fleet: the shipped settings, with PostgreSQL as storage.
+def application_environment(site: Site) -> dict[str, str]:
+    """What TrendFlow's own programs run with in the fleet: the settings of this process, on the servers of `site`.
 
-    The address stands in the environment, so that the password is in one file only.
+    Paths are absolute, because those programs have other working folders. Raises what `load_settings` does.
+    """
+    # Logs of the fleet are read by machines, too; without a format Dagster's code servers would log in their own way.
+    own = {"TRENDFLOW_LOG_FORMAT": "json"}
+    own |= {name: value for name, value in os.environ.items() if name.startswith(_PREFIX) and value}
+    settings = load_settings()
+    for field in settings.model_fields_set:
+        value = getattr(settings, field)
+        if isinstance(value, Path):
+            own[_PREFIX + field.upper()] = str(value)
+    return own | fleet_environment(site)
+
+
+def given_keys() -> dict[str, str]:
+    """Keys that this process was given, by the fleet's names for them: a deployment keeps those that it has."""
+    return {name: os.environ[variable] for variable, name in DEPLOYMENT_KEYS.items() if os.environ.get(variable)}
+
+
+def write_dagster_home(site: Site) -> None:
+    """Write `dagster.yaml` of the fleet: the shipped settings, with PostgreSQL as storage and the queue as launcher.
+
+    Addresses stand in the environment, so that passwords are in one file only.
     """
     if postgresql.NAME not in site.ports:
         return
     home = _dagster_home(site)
     make_folder(home)
     instance: dict[str, Any] = yaml.safe_load(data_path("dagster.yaml").read_text())
-    instance["storage"] = {"postgres": {"postgres_url": {"env": DATABASE_VARIABLE}}}
+    instance["storage"] = {
+        "custom": {
+            "module": "trendflow.orchestration.pooled_storage",
+            "class": "PooledPostgresStorage",
+            "config": {"postgres_url": {"env": DATABASE_VARIABLE}},
+        }
+    }
+    instance["run_launcher"] = {"module": "trendflow.orchestration.queue.launcher", "class": "QueueRunLauncher"}
+    instance["concurrency"]["runs"]["max_concurrent_runs"] = _MAX_LAUNCHED_RUNS
+    # What waits for a worker is "starting" for Dagster, however long that takes; what was begun and is not known to the
+    # queue any more, because that lost its data, is put there again.
+    instance["run_monitoring"] |= {
+        "start_timeout_seconds": 0,
+        "poll_interval_seconds": 30,
+        "max_resume_run_attempts": 3,
+    }
     write_atomically(home / "dagster.yaml", yaml.safe_dump(instance, sort_keys=False).encode())
 
 
@@ -76,7 +129,7 @@ def _set_missing(variables: Mapping[str, str]) -> None:
     for together in (("TRENDFLOW_STORE_URL", "TRENDFLOW_STORE_OPTIONS"), (DATABASE_VARIABLE, DAGSTER_HOME)):
         if not any(os.environ.get(name) for name in together):  # half of a pair would point elsewhere
             os.environ.update({name: variables[name] for name in together if name in variables})
-    for name in ("TRENDFLOW_HOME", "TRENDFLOW_BROKER_URL"):
+    for name in ("TRENDFLOW_HOME", "TRENDFLOW_BROKER_URL", *DEPLOYMENT_KEYS):
         if name in variables and not os.environ.get(name):
             os.environ[name] = variables[name]
 

@@ -8,3 +8,6 @@ from trendflow.fleet.service import Blueprint
 from trendflow.fleet.valkey import VALKEY
 
 INFRASTRUCTURE: tuple[Blueprint, ...] = (SEAWEEDFS, VALKEY, POSTGRESQL)
+
+SERVERS: tuple[str, ...] = tuple(blueprint.name for blueprint in INFRASTRUCTURE)
+"""What TrendFlow's own programs need."""

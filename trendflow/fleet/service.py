@@ -44,11 +44,18 @@ class Service:
     again after it was interrupted.
 
     `launcher` starts a service that knows how to start itself; `command` only defines it then.
+
+    `health` decides whether what needs this service may start. `readiness` is what the service says of its work beyond
+    that; it delays nothing and is shown by the status. `address` is what a person opens or calls, and `token_file` the
+    file with the token that this takes.
     """
 
     command: tuple[str, ...]
     health: Health
     folder: Path
+    readiness: Health | None = None
+    address: str | None = None
+    token_file: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[], None] | None = None
     launcher: Callable[[], Started] | None = None
@@ -82,6 +89,10 @@ class Site:
     def secret(self, service: str, purpose: str) -> str:
         return self.secrets[secret_name(service, purpose)]
 
+    def shared_secret(self, name: str) -> str | None:
+        """A secret that several services share; None when none of them was ever started."""
+        return self.secrets.get(name)
+
 
 def secret_name(service: str, purpose: str) -> str:
     return f"{service}.{purpose}"
@@ -91,7 +102,8 @@ def secret_name(service: str, purpose: str) -> str:
 class Blueprint:
     """A service before its ports and secrets are known: `build` turns it into a `Service` of one site.
 
-    `ports` and `secrets` name the purposes for which one is chosen once. `needs` are the services that must be healthy
+    `ports` and `secrets` name the purposes for which one is chosen once; `shared_secrets` are whole names, the same
+    secret for every service that has them. `needs` are the services that must be healthy
     before this one starts, and that end after it.
     """
 
@@ -99,6 +111,7 @@ class Blueprint:
     build: Callable[[Site], Service]
     ports: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
+    shared_secrets: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
 

@@ -73,6 +73,8 @@ class FleetState:
     updated_at: Text
     ports: dict[str, dict[str, Port]]
     processes: tuple[Process, ...]
+    # How many there are of a kind of service that may be there several times, as the last `up` was told.
+    replicas: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
     @property
     def is_elsewhere(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trendflow.fleet.credentials import read_secrets
-from trendflow.fleet.service import Blueprint, Site, in_order
+from trendflow.fleet.service import Blueprint, Service, Site, in_order
 from trendflow.fleet.state import FleetState, read_state
 from trendflow.processes import boot_id
 
@@ -20,8 +20,8 @@ Condition = Literal["healthy", "unhealthy", "dead", "stopped"]
 def fleet_status(folder: Path, blueprints: Sequence[Blueprint]) -> dict[str, Any]:
     """The status document: every service with its condition, process and ports, in the order of starting.
 
-    `healthy`: its process lives and it answered; `unhealthy`: it lives but did not; `dead`: it was started and ended by
-    itself; `stopped`: it was not started. Health checks run side by side. Raises what `read_state` does.
+    `healthy`: its process lives and it answered well; `unhealthy`: it lives but did not; `dead`: it was started and
+    ended by itself; `stopped`: it was not started. Health checks run side by side. Raises what `read_state` does.
     """
     state = read_state(folder)
     site = Site(folder, state.ports, read_secrets(folder))
@@ -44,8 +44,15 @@ def _row(blueprint: Blueprint, site: Site, state: FleetState) -> dict[str, Any]:
     facts = _facts(blueprint.name, state, site)
     if facts["condition"] != "healthy":
         return facts
-    trouble = blueprint.build(site).health()
+    service = blueprint.build(site)
+    trouble = _trouble(service)
+    facts |= {"address": service.address, "token_file": None if service.token_file is None else str(service.token_file)}
     return facts if trouble is None else {**facts, "condition": "unhealthy", "reason": trouble}
+
+
+def _trouble(service: Service) -> str | None:
+    trouble = service.health()
+    return service.readiness() if trouble is None and service.readiness is not None else trouble
 
 
 def _facts(name: str, state: FleetState, site: Site) -> dict[str, Any]:
@@ -69,5 +76,7 @@ def _facts(name: str, state: FleetState, site: Site) -> dict[str, Any]:
         "pid": None if process is None else process.process.pid,
         "started_at": None if process is None else process.started_at,
         "ports": dict(site.ports.get(name, {})),
+        "address": None,
+        "token_file": None,
         "log": None if process is None else process.log,
     }

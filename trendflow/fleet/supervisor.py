@@ -1,12 +1,13 @@
-"""Brings a fleet up, tells how it is, and ends it. All of it is decided from the state file and the processes."""
+"""Brings a fleet up, repairs it, and ends it. All of it is decided from the state file and the processes."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -24,6 +25,16 @@ Report = Callable[[str, str], None]
 """Told the name of a service and what happens: `starting`, `started`, `running`, `stopping`, `stopped` or `gone`."""
 
 _POLL_S = 0.1
+# A repair starts processes and does not wait until they are healthy.
+_REPAIR_LIMIT_S = 180.0
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a repair found. `services` are those that it started again, or why it could not."""
+
+    is_up: bool
+    services: Mapping[str, TrendFlowError | None] = field(default_factory=dict)
 
 
 def _silent(_service: str, _event: str) -> None:
@@ -36,12 +47,28 @@ def read_site(folder: Path) -> Site:
 
 
 @dataclass(frozen=True)
+class _Starting:
+    """A service that was started, or found running, and has not proved its health yet."""
+
+    service: Service
+    process: Process
+    is_new: bool
+    deadline: float
+
+
+@dataclass(frozen=True)
 class Fleet:
-    """The services of one home. Only one process at a time may change them; anybody may look."""
+    """The services of one home. Only one process at a time may change them; anybody may look.
+
+    `replicas` says how many there are of a kind of service, for those who build the blueprints next time;
+    `given_secrets` are used where none of that name is stored.
+    """
 
     folder: Path
     blueprints: Sequence[Blueprint]
     log_limit: int = LOG_LIMIT_BYTES
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    given_secrets: Mapping[str, str] = field(default_factory=dict)
 
     def up(
         self,
@@ -49,10 +76,11 @@ class Fleet:
         report: Report = _silent,
         settle: Callable[[Site], None] | None = None,
     ) -> Site:
-        """Start what does not run, each service after those that it needs are healthy; a service that runs is kept.
+        """Start what does not run, each service as soon as those that it needs are healthy; one that runs is kept.
 
-        `wanted` names the services (all when None); what they need is started too. `settle` is called with the site
-        before the first start. What was started stays when a later service fails, and `up` again goes on from there.
+        `wanted` names the services (all when None); what they need is started too. Without names, services that the
+        fleet does not have any more are ended. `settle` is called with the site before the first start. What was
+        started stays when a later service fails, and `up` again goes on from there.
 
         Raises `config_invalid` (a port is taken, another command is at work, the fleet runs on another host),
         `dependency_missing` (no such program), and of a service that ended while it started or did not become healthy
@@ -62,17 +90,69 @@ class Fleet:
         with self._exclusive():
             state = self._current_state()
             ports = assign_ports(chosen, state.ports)
-            state = write_state(self.folder, replace(state, ports=ports))
-            site = Site(self.folder, ports, assign_secrets(self.folder, chosen))
+            replicas = {**state.replicas, **self.replicas}
+            state = write_state(self.folder, replace(state, ports=ports, replicas=replicas))
+            site = Site(self.folder, ports, assign_secrets(self.folder, chosen, self.given_secrets))
             if settle is not None:
                 settle(site)
-            for blueprint in chosen:
-                state = self._ensure(blueprint, site, state, report)
+            if wanted is None:
+                known = {blueprint.name for blueprint in chosen}
+                strangers = [process for process in state.processes if process.service not in known]
+                state, _ = self._stop(strangers, state, report)
+            state = self._start(chosen, site, state, report)
             write_state(self.folder, replace(state, is_up=True))
         return site
 
+    def repair(self, may_start: Callable[[str], bool], report: Report = _silent) -> Repair:
+        """Start again what was started and has ended by itself, as far as what it needs is healthy and `may_start`.
+
+        Does not wait until it is healthy; the next repair sees what became of it. Raises what `read_state` does.
+        """
+        with self._lock(".repair.lock", 0) as is_free:
+            if not is_free:
+                return Repair(is_up=True)  # a command is at work
+            state = self._current_state()
+            if not state.is_up:
+                return Repair(is_up=False)
+            site = Site(self.folder, state.ports, read_secrets(self.folder))
+            repaired: dict[str, TrendFlowError | None] = {}
+            for blueprint in in_order(self.blueprints):
+                process = state.process(blueprint.name)
+                if process is None or process.is_alive or not may_start(blueprint.name):
+                    continue
+                if not all(self._works(need, site, state) for need in blueprint.needs):
+                    continue
+                try:
+                    state, _ = self._ensure(blueprint, site, state, report)
+                    repaired[blueprint.name] = None
+                except TrendFlowError as error:
+                    repaired[blueprint.name] = error  # the others must not wait for it
+        return Repair(is_up=True, services=repaired)
+
+    def troubles(self) -> dict[str, str]:
+        """What the health checks of services find wrong whose processes live. Raises what `read_site` does."""
+        state, site = read_state(self.folder), read_site(self.folder)
+        asked = [
+            blueprint
+            for blueprint in self.blueprints
+            if (process := state.process(blueprint.name)) is not None and state.is_alive(process)
+        ]
+        with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
+            answers = list(pool.map(lambda blueprint: blueprint.build(site).health(), asked))
+        return {blueprint.name: answer for blueprint, answer in zip(asked, answers, strict=True) if answer is not None}
+
+    def end(self, service: str) -> None:
+        """End one service; the next repair starts it again. Nothing is done while a command is at work.
+
+        Raises what `stop_process` does.
+        """
+        with self._lock(".repair.lock", 0) as is_free:
+            process = self._current_state().process(service)
+            if is_free and process is not None:
+                stop_process(process)
+
     def down(self, report: Report = _silent) -> int:
-        """End all services, the last started first; ports, secrets and data stay. The number of those that ran.
+        """End all services, each after those that need it; ports, secrets and data stay. The number of those that ran.
 
         Raises `config_invalid` when another command is at work or the fleet runs on another host or belongs to another
         user, `timeout` when a process cannot be ended.
@@ -82,32 +162,68 @@ class Fleet:
         with self._exclusive():
             state = write_state(self.folder, replace(self._current_state(), is_up=False))
             ended = 0
-            for process in self._last_first(state.processes):
-                report(process.service, "stopping")
-                was_alive = stop_process(process)
-                ended += was_alive
-                state = write_state(self.folder, state.lacking(process.service))
-                report(process.service, "stopped" if was_alive else "gone")
+            for together in self._last_first(state.processes):
+                state, n_alive = self._stop(together, state, report)
+                ended += n_alive
         return ended
 
-    def _last_first(self, processes: Sequence[Process]) -> list[Process]:
-        """What needs others comes before them, even if those were started again later; strangers come first of all."""
-        order = [blueprint.name for blueprint in in_order(self.blueprints)]
-        return sorted(
-            processes,
-            key=lambda found: order.index(found.service) if found.service in order else len(order),
-            reverse=True,
-        )
+    def _stop(self, processes: Sequence[Process], state: FleetState, report: Report) -> tuple[FleetState, int]:
+        """End these processes side by side: the state without them, and how many of them ran."""
+        ended = 0
+        with ThreadPoolExecutor(max_workers=max(1, len(processes))) as pool:
+            for process in processes:
+                report(process.service, "stopping")
+            ending = {pool.submit(stop_process, process): process.service for process in processes}
+            for done in as_completed(ending):
+                was_alive = done.result()
+                ended += was_alive
+                state = write_state(self.folder, state.lacking(ending[done]))
+                report(ending[done], "stopped" if was_alive else "gone")
+        return state, ended
 
-    def _ensure(self, blueprint: Blueprint, site: Site, state: FleetState, report: Report) -> FleetState:
-        """Start a service unless it runs as it is defined now, and wait until it is healthy."""
+    def _last_first(self, processes: Sequence[Process]) -> list[list[Process]]:
+        """Those that may end together, each group after all that need one of it; strangers are among the first."""
+        left = {process.service: process for process in processes}
+        ordered = in_order(self.blueprints)
+        groups = []
+        while left:
+            needed = {need for blueprint in ordered if blueprint.name in left for need in blueprint.needs}
+            group = [process for name, process in left.items() if name not in needed]
+            left = {name: process for name, process in left.items() if name in needed}
+            groups.append(group)
+        return groups
+
+    def _start(self, chosen: Sequence[Blueprint], site: Site, state: FleetState, report: Report) -> FleetState:
+        """Ensure all services side by side, as their needs allow, until all are healthy."""
+        todo, waiting = list(chosen), dict[str, _Starting]()
+        healthy = set[str]()
+        while todo or waiting:
+            for blueprint in [blueprint for blueprint in todo if healthy.issuperset(blueprint.needs)]:
+                todo.remove(blueprint)
+                state, waiting[blueprint.name] = self._ensure(blueprint, site, state, report)
+            found = [name for name, starting in waiting.items() if self._is_healthy(name, starting)]
+            for name in found:
+                report(name, "started" if waiting.pop(name).is_new else "running")
+            healthy.update(found)
+            if not found:
+                time.sleep(_POLL_S)
+        return state
+
+    def _works(self, name: str, site: Site, state: FleetState) -> bool:
+        process = state.process(name)
+        blueprint = next(blueprint for blueprint in self.blueprints if blueprint.name == name)
+        return process is not None and process.is_alive and blueprint.build(site).health() is None
+
+    def _ensure(
+        self, blueprint: Blueprint, site: Site, state: FleetState, report: Report
+    ) -> tuple[FleetState, _Starting]:
+        """Start a service unless it runs as it is defined now."""
         name, service = blueprint.name, blueprint.build(site)
         process = state.process(name)
         starts = process is None or not process.is_alive or process.definition != service.definition
         if process is not None and starts:
             report(name, "stopping")
             stop_process(process)  # also what a service that died has left behind
-            state = write_state(self.folder, state.lacking(name))
         if process is None or starts:
             report(name, "starting")
             require_free(name, site.ports.get(name, {}))
@@ -117,40 +233,41 @@ class Fleet:
             except BaseException:
                 stop_process(process)  # nobody would find it again
                 raise
-        self._await_health(name, service, process)
-        report(name, "started" if starts else "running")
-        return state
+        return state, _Starting(service, process, starts, time.monotonic() + service.start_limit_s)
 
-    def _await_health(self, name: str, service: Service, process: Process) -> None:
-        deadline = time.monotonic() + service.start_limit_s
-        while (trouble := service.health()) is not None:
-            if not process.is_alive:
-                stop_process(process)  # its last words are written when nothing of it is left
-                tail = log_tail(process, self.folder)
-                code = exit_code_of(process)
-                how = "" if code is None else f" with code {code}" if code >= 0 else f" by signal {-code}"
-                last = f": {tail[-1]}" if tail else ", without a word."
-                raise TrendFlowError(
-                    service.error_code,
-                    f"The service {name!r} ended{how} while it started{last}",
-                    service=name,
-                    exit_code=code,
-                    log="\n".join(tail),
-                )
-            if time.monotonic() > deadline:
-                raise TrendFlowError(
-                    service.error_code,
-                    f"The service {name!r} is not healthy after {service.start_limit_s:.0f} seconds: {trouble}.",
-                    service=name,
-                    log="\n".join(log_tail(process, self.folder)),
-                )
-            time.sleep(_POLL_S)
-        if not process.is_alive:
+    def _is_healthy(self, name: str, starting: _Starting) -> bool:
+        """Whether it is. Raises of one that ended or does not become healthy in time its own code."""
+        service, process = starting.service, starting.process
+        trouble = service.health()
+        if trouble is None and process.is_alive:
+            return True
+        if trouble is None:
             raise TrendFlowError(
                 service.error_code,
                 f"The service {name!r} ended while it started, and another program answers in its place.",
                 service=name,
             )
+        if not process.is_alive:
+            stop_process(process)  # its last words are written when nothing of it is left
+            tail = log_tail(process, self.folder)
+            code = exit_code_of(process)
+            how = "" if code is None else f" with code {code}" if code >= 0 else f" by signal {-code}"
+            last = f": {tail[-1]}" if tail else ", without a word."
+            raise TrendFlowError(
+                service.error_code,
+                f"The service {name!r} ended{how} while it started{last}",
+                service=name,
+                exit_code=code,
+                log="\n".join(tail),
+            )
+        if time.monotonic() > starting.deadline:
+            raise TrendFlowError(
+                service.error_code,
+                f"The service {name!r} is not healthy after {service.start_limit_s:.0f} seconds: {trouble}.",
+                service=name,
+                log="\n".join(log_tail(process, self.folder)),
+            )
+        return False
 
     def _current_state(self) -> FleetState:
         """The state, without processes that ended with an earlier start of this machine."""
@@ -172,17 +289,30 @@ class Fleet:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Two commands must not start and end services at the same time; the second is told so at once."""
+        """Two commands must not start and end services at the same time; the second is told so at once.
+
+        A repair is not a command: it is short, and waited for.
+        """
         # Services that run as another user have their folders inside, so this one may be entered but not read.
         make_folder(self.folder, 0o711)
-        lock = FileLock(self.folder / ".lock")
+        with ExitStack() as stack:
+            for name, limit_s in ((".lock", 0.0), (".repair.lock", _REPAIR_LIMIT_S)):
+                if not stack.enter_context(self._lock(name, limit_s)):
+                    raise TrendFlowError("config_invalid", "Another command is starting or ending this fleet.")
+            yield
+
+    @contextmanager
+    def _lock(self, name: str, limit_s: float) -> Iterator[bool]:
+        """Whether the lock was free in time; then it is held."""
+        lock = FileLock(self.folder / name)
         try:
-            lock.acquire(timeout=0)
-        except Timeout as exc:
-            raise TrendFlowError("config_invalid", "Another command is starting or ending this fleet.") from exc
+            lock.acquire(timeout=limit_s)
+        except Timeout:
+            yield False
+            return
         except OSError as exc:
             raise unwritable(exc, "The folder of the fleet") from exc
         try:
-            yield
+            yield True
         finally:
             lock.release()

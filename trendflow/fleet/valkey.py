@@ -40,10 +40,10 @@ def _config(site: Site) -> bytes:
         "requirepass": site.secret(NAME, "password"),
         "dir": f'"{site.service_folder(NAME)}"',
         "daemonize": "no",
-        # A message that was accepted must outlive the server: every write is appended to a file, which reaches the disk
-        # once a second, and none is thrown away to make room.
+        # A message that was accepted must outlive the server and the machine: every write is on the disk before it is
+        # acknowledged, and none is thrown away to make room.
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": "always",
         "maxmemory-policy": "noeviction",
         "save": '""',
     }

@@ -53,12 +53,9 @@ def pids(fleet: Fleet) -> dict[str, int]:
 
 
 def kill(pid: int) -> None:
-    """End a process at once and wait until it has ended, however long the kernel takes."""
-    ticks = started_ticks_of(pid)
-    assert ticks is not None
+    """End a child at once and wait until nothing of it is left but its exit code: its port is free then."""
     os.kill(pid, signal.SIGKILL)
-    while started_ticks_of(pid) == ticks:
-        os.sched_yield()
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def test_services_start_after_what_they_need_and_end_before_it(fleet: MakeFleet) -> None:

@@ -1,0 +1,267 @@
+"""The whole of production on this machine: a list of videos goes in, a worker and the broker die, every video ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus
+
+from trendflow.config import load_settings
+from trendflow.fleet.environment import fleet_environment, fleet_folder, use_fleet
+from trendflow.fleet.launch import stop_process
+from trendflow.fleet.state import read_state
+from trendflow.fleet.supervisor import read_site
+from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.partitions import VIDEO_RUNS
+from trendflow.orchestration.queue.board import Board
+from trendflow.orchestration.runs import run_path_of, view_run
+from trendflow_tests.orchestration.conftest import write_clip
+from trendflow_tests.orchestration.queue.stage import wait_for
+from trendflow_tests.orchestration.runs import assert_state_agrees, problems, write_graph
+
+pytestmark = pytest.mark.xdist_group("fleet")
+
+COMPONENTS = ("segmenter", "core_optical_flow", "cut_detection", "loudness_extractor", "tempo_extractor")
+"""None of them needs weights."""
+CLIPS = 9
+DUPLICATE, BROKEN, SHORT = CLIPS, CLIPS + 1, CLIPS + 2
+"""Places in the list, behind the good clips."""
+MINUTES = 900.0
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What a worker was doing when it was killed."""
+
+    run_path: str
+    component: str
+    worker: str
+
+
+class Production:
+    """A fleet that `trendflow up` has started, and what a test asks of it."""
+
+    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+        self._home, self._environment = home, environment
+
+    def command(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command of the user, without his patience."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "trendflow", "--home", str(self._home), *arguments],
+            env=os.environ | self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def answer(self, command: subprocess.Popen[str]) -> str:
+        said, complained = command.communicate()
+        assert command.returncode == 0, complained
+        return said
+
+    def connect(self) -> None:
+        """Point this process at the fleet."""
+        use_fleet(self._home)
+        self.deployment = Deployment(load_settings())
+        broker = self.deployment.settings.broker_url
+        assert broker is not None
+        self.board = Board(broker.get_secret_value())
+
+    def conditions(self) -> dict[str, str]:
+        status = self.command("status", "--json")
+        said, _ = status.communicate()  # it fails while a service is down
+        return {row["service"]: row["condition"] for row in json.loads(said)["services"]}
+
+    def pid(self, service: str) -> int:
+        process = read_state(fleet_folder(self._home)).process(service)
+        assert process is not None
+        return process.process.pid
+
+    def runs(self) -> list[str]:
+        """Paths of all runs that level 1 knows, sorted."""
+        return sorted(self.deployment.states.read_global()["runs"])
+
+    def begun(self, run_path: str) -> Counter[str]:
+        """How often the work of each component of a run was begun."""
+        return Counter(
+            event.subject
+            for event in self.deployment.states.events(run_path)
+            if event.type == "component_status" and event.to == "running"
+        )
+
+    def at_work(self, run_paths: Sequence[str]) -> Killed | None:
+        """A component that is being computed, as its journal says."""
+        for path in run_paths:
+            view = self.deployment.states.read_run(path)
+            for name, row in (view.components if view else {}).items():
+                if row["status"] == "running" and row["owner"]:
+                    return Killed(path, name, row["owner"])
+        return None
+
+    def kill_a_worker_at_work(self) -> Killed:
+        """SIGKILL to a worker and all of its processes while it computes a component.
+
+        They are stopped first: what is read then about the run cannot change any more before they die.
+        """
+
+        def kill() -> Killed | None:
+            found = self.at_work(self.runs())
+            if found is None:
+                return None
+            main = psutil.Process(int(found.worker.split(":")[1]))
+            processes = [main, *main.children(recursive=True)]
+            for process in processes:
+                process.suspend()
+            view = self.deployment.states.read_run(found.run_path)
+            stored = {row["name"] for row in view_run(self.deployment, _key(found.run_path)).manifest()["components"]}
+            hit = view is not None and view.components[found.component]["status"] == "running"
+            hit = hit and found.component not in stored
+            for process in processes:
+                process.send_signal(signal.SIGKILL if hit else signal.SIGCONT)
+            return found if hit else None
+
+        return wait_for(kill, "a worker in the middle of a component", MINUTES)
+
+
+@pytest.fixture
+def production(home: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Production]:
+    graph = write_graph(home / "component_graph.yaml", *COMPONENTS)
+    environment = {
+        "TRENDFLOW_GRAPH_FILE": str(graph),
+        "TRENDFLOW_MODELS": str(models_dir),
+        "TRENDFLOW_ONNX_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    made = Production(home, environment)
+    folder = fleet_folder(home)
+    try:
+        made.answer(made.command("up", "--workers", "2"))
+        for name in fleet_environment(read_site(folder)):
+            monkeypatch.setenv(name, "")  # remembered, so that what follows is undone
+        made.connect()
+        yield made
+    finally:
+        for process in reversed(read_state(folder).processes):  # the keeper first
+            # A polite stop takes SeaweedFS 15 s, and its data are thrown away anyway.
+            stop_process(replace(process, stop_signal=signal.SIGKILL))
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """A list of twelve SYNTHETIC clips: nine good ones, one of them again, a broken one and one that is too short."""
+    clips = [write_clip(tmp_path / f"clip-{seed}.mp4", seed) for seed in range(CLIPS)]
+    again = tmp_path / "again"
+    again.mkdir()
+    duplicate = again / clips[2].name
+    duplicate.write_bytes(clips[2].read_bytes())
+    broken = tmp_path / "broken.mp4"
+    data = write_clip(tmp_path / "whole.mp4", CLIPS).read_bytes()
+    broken.write_bytes(data[: len(data) // 2])  # as an upload that broke off: the index at the end is missing
+    short = write_clip(tmp_path / "short.mp4", CLIPS + 1, seconds=2)
+    path = tmp_path / "videos.txt"
+    path.write_text("\n".join(map(str, [*clips, duplicate, broken, short])))
+    return path
+
+
+def test_every_video_ends_whatever_dies_meanwhile(production: Production, listed: Path) -> None:
+    submit = ("submit", "--list", str(listed), "--wait", "--json")
+    submitting = production.command(*submit)
+    killed = production.kill_a_worker_at_work()
+    # The other worker is in the middle of a run when the broker dies.
+    others = wait_for(lambda: [path for path in production.runs() if path != killed.run_path], "other runs")
+    wait_for(lambda: production.at_work(others), "the other worker at work", MINUTES)
+    broker = production.pid("valkey")
+    os.kill(broker, signal.SIGKILL)
+    wait_for(lambda: production.pid("valkey") != broker, "the broker started again", MINUTES)
+    first = json.loads(production.answer(submitting))
+
+    items = first["items"]
+    assert Counter(item["verdict"] for item in items) == {"done": 10, "explained": 2}
+    assert first["decisions"] == {"new": 10, "cached": 0, "duplicate": 1, "exists": 0, "refused": 1}
+    assert (items[DUPLICATE]["same_as"], items[DUPLICATE]["run_key"]) == (2, items[2]["run_key"])
+    assert (items[BROKEN]["status"], items[BROKEN]["error_code"]) == ("error", "video_unreadable")
+    assert (items[SHORT]["decision"], items[SHORT]["error_code"]) == ("refused", "input_constraint_violated")
+    good = [item["run_key"] for item in items[:CLIPS]]
+    assert_everything_ended(production, good, [items[BROKEN]["run_key"]])
+    assert_computed_once(production, good, killed)
+    assert production.begun(run_path_of(items[BROKEN]["run_key"])) <= Counter(["segmenter"])
+    wait_for(lambda: set(production.conditions().values()) == {"healthy"}, "the repaired fleet", MINUTES)
+
+    # The same list again: nothing but the video that failed is worked on.
+    before = stored(production)
+    second = json.loads(production.answer(production.command(*submit)))
+    again = second["items"]
+    assert Counter(item["verdict"] for item in again) == {"done": 10, "explained": 2}
+    assert second["decisions"] == {"new": 1, "cached": 9, "duplicate": 1, "exists": 0, "refused": 1}
+    assert [item["run_key"] for item in again[:BROKEN]] == [item["run_key"] for item in items[:BROKEN]]
+    after = stored(production)
+    assert before <= after
+    assert {run_id_in(key) for key, _ in after - before} == {again[BROKEN]["run_key"].partition("/")[2]}
+    assert_everything_ended(production, good, [items[BROKEN]["run_key"], again[BROKEN]["run_key"]])
+
+
+def assert_everything_ended(production: Production, good: Sequence[str], broken: Sequence[str]) -> None:
+    """Dagster, level 1, state, manifests and the broker agree that these runs have ended, and there are no others."""
+    expected = {**dict.fromkeys(good, "success"), **dict.fromkeys(broken, "error")}
+
+    def level1() -> dict[str, Any]:
+        runs = production.deployment.states.read_global()["runs"]
+        return {_key(path): row["status"] for path, row in runs.items()}
+
+    wait_for(lambda: level1() == expected, "level 1 to know how the runs ended", MINUTES)
+    wait_for(lambda: not production.board.unacknowledged(), "the last message to be settled")
+    assert not any(production.board.waiting().values())
+    assert production.board.running() == {}
+    assert production.board.dead_letters() == []
+    with DagsterInstance.get() as instance:
+        assert set(instance.get_dynamic_partitions(VIDEO_RUNS)) == expected.keys()
+        found = {run.tags["dagster/partition"]: run.status for run in instance.get_runs()}
+        assert len(instance.get_runs()) == len(expected)
+    assert {key for key, status in found.items() if status == DagsterRunStatus.SUCCESS} == set(good)
+    assert {key for key, status in found.items() if status == DagsterRunStatus.FAILURE} == set(broken)
+    for key in expected:
+        assert_state_agrees(view_run(production.deployment, key))
+        assert problems(production.deployment, run_path_of(key)) == []
+
+
+def assert_computed_once(production: Production, good: Sequence[str], killed: Killed) -> None:
+    """Every component of every run was computed once, but for the one that died with its worker."""
+    for key in good:
+        path = run_path_of(key)
+        begun = Counter(COMPONENTS)
+        if path == killed.run_path:
+            begun[killed.component] += 1
+        assert production.begun(path) == begun
+        manifest = view_run(production.deployment, key).manifest()
+        assert [row["name"] for row in manifest["components"] if row["cache_hit"]] == []
+    view = production.deployment.states.read_run(killed.run_path)
+    assert view is not None
+    assert view.run["attempt"] == 2
+    assert view.components[killed.component]["owner"] != killed.worker
+
+
+def stored(production: Production) -> set[tuple[str, str | None]]:
+    """Keys of all results, each with the tag of its content."""
+    return {(info.key, info.etag) for info in production.deployment.store.list("result_store")}
+
+
+def run_id_in(key: str) -> str:
+    """`result_store/<platform>/<video>/<run>/…`"""
+    return key.split("/")[3]
+
+
+def _key(run_path: str) -> str:
+    return run_path.partition("/")[2]
