@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
+from trendflow.retention.clocks import require_same_clock
 from trendflow.retention.collect import GarbageCollector, RetentionReport
 from trendflow.retention.erasure import Document, Eraser
 from trendflow.retention.policy import RetentionPolicy
@@ -24,8 +25,11 @@ def clean_up(
     """Finish the deletions that were requested, then remove what is older than it is kept.
 
     `eraser` is None where no key for deleted videos is set, and nobody was deleted. A table that somebody published
-    with a deleted video after all, because the import had begun before, is published without it.
+    with a deleted video after all, because the import had begun before, is published without it. `now` is the time of
+    this machine unless it is given. Raises `config_invalid` when that is not the time of the store.
     """
+    if now is None:
+        require_same_clock(store)
     pending = set() if eraser is None else set(eraser.pending_videos())
     if dry_run:
         # Their objects belong to the deletion, whatever their age.

@@ -1,4 +1,4 @@
-"""Leftovers that belong to no single video: index entries without a run, publications that nobody finished."""
+"""Leftovers that belong to no single video: index entries that lead nowhere, publications that nobody finished."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _READERS = 8
 
 
 class IndexRule:
-    """Entries of the artifact index whose run is gone. A scope is one of its folders."""
+    """Entries of the artifact index that lead nowhere: their run names no result of their key. A scope is a folder.
+
+    An entry is written after the manifest row that it leads to, so an old one without a row never gets it.
+    """
 
     def __init__(self, store: ObjectStore, policy: RetentionPolicy, now: datetime) -> None:
         self._store, self._results, self._old = store, ResultStore(store), now - policy.grace
@@ -32,19 +35,29 @@ class IndexRule:
     def removals(self, scope: str, gone: frozenset[str] = frozenset()) -> Iterator[Removal]:
         old = [info for info in self._store.list(scope) if info.last_modified <= self._old]
         with ThreadPoolExecutor(_READERS) as readers:
-            runs = list(readers.map(lambda info: indexed_run(self._store, info), old))
-        stands = {run: run not in gone and self._stands(run) for run in set(runs) if run is not None}
-        for info, run in zip(old, runs, strict=True):
-            if run is not None and not stands[run]:
+            paths = list(readers.map(lambda info: indexed_run(self._store, info), old))
+            runs = sorted({path for path in paths if path} - gone)
+            keys = dict(zip(runs, readers.map(self._keys, runs), strict=True))
+        for info, path in zip(old, paths, strict=True):
+            if path is None:
+                continue
+            named = keys.get(path, frozenset())
+            if named is not None and info.key.rpartition("/")[2].removesuffix(".json") not in named:
                 yield Removal.of("index", info)
 
-    def _stands(self, run_path: str) -> bool:
+    def _keys(self, run_path: str) -> frozenset[str] | None:
+        """Keys of the results that a run can give others; None when its manifest cannot be read.
+
+        A damaged manifest is left to people, and with it what leads there.
+        """
         try:
-            return bool(run_path) and self._results.read_manifest(run_path) is not None
+            manifest = self._results.read_manifest(run_path)
         except TrendFlowError as error:
             if error.error_class == "transient":
                 raise
-            return True  # a damaged manifest is left to people, and with it what leads there
+            return None
+        rows = () if manifest is None else manifest["components"]
+        return frozenset(row["idempotency_key"] for row in rows if row["status"] in ("ok", "empty"))
 
 
 class PublicationRule:

@@ -23,7 +23,6 @@ from trendflow.state.transitions import RUN_END
 from trendflow.storage.artifact_index import ROOT as ARTIFACT_INDEX
 from trendflow.storage.object_store import ObjectInfo, ObjectNotFound, ObjectStore
 from trendflow.storage.result_store import MANIFEST_NAME
-from trendflow.submission.deliveries import ROOT as DEAD_LETTERS
 from trendflow.submission.inbox import Inbox
 
 _READERS = 8
@@ -50,6 +49,20 @@ class NoHistory:
 
     def forget(self, platform_id: str, video_id: str) -> None:
         return None
+
+
+class Histories:
+    """Several of them as one."""
+
+    def __init__(self, *parts: History) -> None:
+        self._parts = parts
+
+    def count(self, platform_id: str, video_id: str) -> int:
+        return sum(part.count(platform_id, video_id) for part in self._parts)
+
+    def forget(self, platform_id: str, video_id: str) -> None:
+        for part in self._parts:
+            part.forget(platform_id, video_id)
 
 
 @dataclass(frozen=True)
@@ -90,10 +103,9 @@ class Traces:
         """What there is. Changes nothing."""
         objects = {name: list(self._store.list(f"{root}/{self._folder}")) for name, root in _FOLDERS.items()}
         objects["artifact_index"] = self._index_entries()
-        objects["submissions"] = list(self._store.list(f"{DEAD_LETTERS}/{self._folder}"))
         objects["reports"] = list(self._naming(_CORPUS_PAGES))
         counts = {name: len(found) for name, found in objects.items()}
-        counts["submissions"] += len(self._inbox.run_ids_of(self._platform_id, self._video_id))
+        counts["submissions"] = len(self._inbox.run_ids_of(self._platform_id, self._video_id))
         counts["collected_snapshots"] = len(self._collected())
         counts["deployment_state"] = sum(1 for _ in self._naming(GLOBAL_FOLDER))
         counts["history"] = self._history.count(self._platform_id, self._video_id)
@@ -118,7 +130,6 @@ class Traces:
     def _steps(self) -> tuple[Callable[[], object], ...]:
         return (
             lambda: self._inbox.forget(self._platform_id, self._video_id),
-            lambda: self._remove_prefix(DEAD_LETTERS),
             lambda: self._remove_prefix(RUN_INDEX),
             lambda: [self._store.delete(info.key) for info in self._index_entries()],
             self._remove_manifests,

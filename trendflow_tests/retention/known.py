@@ -54,7 +54,6 @@ def fill(store: ObjectStore) -> None:
         # Reserved by a submission that died before it was stored.
         place = {"submission_id": submission_id("dead"), "item": 0, "run_path": f"youtube/{video}/dead-{video}"}
         store.put(f"submissions/_run_ids/dead-{video}.json", canonical_json(place))
-        store.put(f"submissions/_dead_letters/youtube/{video}/ended.json", canonical_json({"video_id": video}))
         store.put(
             f"{CHANNEL_ANSWERS}/{video}.json", canonical_json({"channel_id": "c", "observed_at": _T0.isoformat()})
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from trendflow.contracts.canonical import canonical_json, sha256_hex
 from trendflow.contracts.identity import RunIdentity, platform_of
-from trendflow.contracts.manifest import update_run
+from trendflow.contracts.manifest import update_run, upsert_row
 from trendflow.storage.artifact_index import ArtifactIndex
 from trendflow.storage.object_store import ObjectStore
 from trendflow.storage.result_store import ResultStore
@@ -41,7 +41,8 @@ def make_run(
     path = identity.run_path
     expires = (ended or now()) + timedelta(days=7)
     results.create_manifest(first_manifest(identity))
-    store_component(results, identity, COMPONENT, {"values": np.arange(8.0) + len(text)})
+    row = store_component(results, identity, COMPONENT, {"values": np.arange(8.0) + len(text)})
+    results.update_manifest(path, lambda found: upsert_row(found, {**row, "idempotency_key": key_of(identity)}))
     block = {"store_key": f"frames_store/{path}", "expires_at": stamp(expires)}
     results.update_manifest(path, lambda found: update_run(found, frames_dir=block))
     store.put(f"frames_store/{path}/video/batch_00000.npy", f"frames {text}".encode())

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trendflow.contracts.canonical import sha256_hex
 from trendflow.contracts.manifest import retract_row, update_run
 from trendflow.contracts.schema import SchemaRegistry, validate_document
 from trendflow.dataset.stored_tables import TableStore
@@ -125,11 +126,14 @@ def test_leftovers_go_after_the_grace(store: ObjectStore) -> None:
         store.put(key, b"left by a writer that died")
     gone = make_run(store, "run-2", ended=now())
     store.delete(f"result_store/{gone.run_path}/manifest.json")
+    replaced = sha256_hex(b"the key of a result that another one took the place of")
+    ArtifactIndex(store).record(replaced, {"run_path": kept.run_path, "component": "core_clip"})
     collect(store, 2 * DAY)
     left = all_keys(store)
     assert not left & {orphan, without_manifest, page, publication, copy}
     assert not below(store, f"result_store/{gone.run_path}", f"render_cache/{gone.run_path}")
     assert ArtifactIndex(store).lookup(key_of(gone)) is None
+    assert ArtifactIndex(store).lookup(replaced) is None
     assert ArtifactIndex(store).lookup(key_of(kept)) is not None
     assert {"tables/targets/current.json", f"{table.prefix}/a"} <= left
     assert results.orphans(kept.run_path) == []
