@@ -33,7 +33,6 @@ from trendflow.orchestration.checks import DESCRIPTION, VALID, check_stored
 from trendflow.orchestration.costs import record_costs
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.failures import ERROR_TAG
-from trendflow.orchestration.inputs import drop_scratch
 from trendflow.orchestration.metadata import report_metadata, result_metadata, run_metadata
 from trendflow.orchestration.partitions import video_runs
 from trendflow.orchestration.queue.names import WORKER_TAG
@@ -42,6 +41,8 @@ from trendflow.orchestration.report_step import write_report
 from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.orchestration.run_state import RunFailed, executing
 from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.scratch import drop_scratch, sweep_scratch
+from trendflow.orchestration.text_intake import handed_over
 from trendflow.orchestration.wrapper import blocked_by, finalise, run_component, skip, skipped_error, store
 
 OWNERS = ["team:data-engineering"]
@@ -130,7 +131,7 @@ def build_assets(deployment: Deployment) -> AssetsDefinition:
         try:
             run = trendflow.run(context.partition_key)
             run.clock.start()
-            with executing(run, context.run.tags.get(WORKER_TAG)):
+            with handed_over(run), executing(run, context.run.tags.get(WORKER_TAG)):
                 yield from _execute(context, run, [node for node in nodes if node.name in selected], selected)
         except RunFailed as failed:
             raise _failure(context, failed.error, failed.component) from failed
@@ -145,6 +146,7 @@ def build_assets(deployment: Deployment) -> AssetsDefinition:
 def _execute(
     context: AssetExecutionContext, run: RunContext, nodes: Iterable[ComponentNode], selected: Collection[str]
 ) -> Results:
+    sweep_scratch(run.deployment.settings.scratch_dir)
     try:
         for node in nodes:
             if run.is_enabled(node.name):

@@ -1,6 +1,7 @@
 """The assets from snapshots to `training_dataset`. They span videos: each judges all runs of a profile together."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from dagster import (
     AssetSpec,
     Config,
     DataVersion,
+    FreshnessPolicy,
     MaterializeResult,
     MetadataValue,
     asset,
@@ -52,6 +54,10 @@ COLLECTED, SNAPSHOTS, TARGETS, CHANNELS = "collected_snapshots", "snapshots", "t
 FEATURE_TABLE, TRAINING_DATASET = "feature_table", "training_dataset"
 # Apart: collecting needs a key of the platform and its own pace; all of the other group can be made at once.
 _COLLECTION, _GROUP = "collection", "dataset"
+
+# One missed tick of the schedule, and the time that a late one may take, are forgiven.
+_DAILY = FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26))
+_WEEKLY = FreshnessPolicy.time_window(fail_window=timedelta(days=15), warn_window=timedelta(days=8))
 
 Results = Iterator[MaterializeResult[Any] | AssetCheckResult]
 
@@ -104,6 +110,7 @@ def _collected() -> AssetsDefinition:
     @asset(
         name=COLLECTED,
         group_name=_COLLECTION,
+        freshness_policy=_DAILY,
         owners=OWNERS,
         kinds={"python"},
         description="One run of the collector: the snapshots of followed videos that are due now, in the store.",
@@ -122,6 +129,7 @@ def _snapshots() -> AssetsDefinition:
         name=SNAPSHOTS,
         deps=[COLLECTED],
         group_name=_GROUP,
+        freshness_policy=_WEEKLY,
         owners=OWNERS,
         kinds={"parquet"},
         description="Snapshots of files and of the collector in one form: snapshots_v1 and videos_v1.",
@@ -256,6 +264,7 @@ def _table_spec(name: str, deps: list[AssetDep], description: str) -> AssetSpec:
         owners=OWNERS,
         kinds={"parquet"},
         code_version=_code_version(),
+        freshness_policy=_WEEKLY,
         skippable=True,  # a build that the leakage guard or a check stops makes neither
     )
 

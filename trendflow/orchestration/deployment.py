@@ -16,6 +16,7 @@ from trendflow.models.pool import ModelPool
 from trendflow.state.store import StateStore
 from trendflow.storage.artifact_index import ArtifactIndex
 from trendflow.storage.object_store import ObjectStore
+from trendflow.storage.observed_backend import StoreObserver
 from trendflow.storage.result_store import ResultStore
 from trendflow.storage.retry import OPENING
 
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Deployment:
-    """Settings plus the opened parts. The parts open on first use, so reading the graph touches no store."""
+    """Settings plus the opened parts. The parts open on first use, so reading the graph touches no store.
+
+    `observer` hears of the requests to the store.
+    """
 
     settings: Settings
+    observer: StoreObserver | None = None
 
     @cached_property
     def graph(self) -> ComponentGraph:
@@ -50,7 +55,8 @@ class Deployment:
         """The object store, after it proved that its conditional writes can be relied on."""
         url, options = self.settings.resolved_store_url, self.settings.store_options
         ObjectStore.open(url, options, retry=OPENING).probe()
-        return ObjectStore.open(url, options)
+        store = ObjectStore.open(url, options)
+        return store if self.observer is None else store.observed(self.observer)
 
     @cached_property
     def results(self) -> ResultStore:
@@ -80,6 +86,9 @@ class Deployment:
 _opened: dict[str, Deployment] = {}
 
 
-def open_deployment(settings: Settings) -> Deployment:
-    """The deployment for these settings; one per process, so that models and connections stay warm."""
-    return _opened.setdefault(settings.model_dump_json(), Deployment(settings))
+def open_deployment(settings: Settings, observer: StoreObserver | None = None) -> Deployment:
+    """The deployment for these settings; one per process, so that models and connections stay warm.
+
+    The first call decides on the observer.
+    """
+    return _opened.setdefault(settings.model_dump_json(), Deployment(settings, observer))

@@ -37,6 +37,11 @@ def providing(run: RunContext, document: VideoDocument | None) -> Iterator[None]
         _provided.pop(run.run_path, None)
 
 
+def is_provided(run: RunContext) -> bool:
+    """Whether this process was given a document of `run`."""
+    return run.run_path in _provided
+
+
 def open_document(run: RunContext) -> VideoDocument:
     """The document of `run`. Raises `dependency_missing` when it has none or when this process was not given it."""
     if run.document_digest is None:

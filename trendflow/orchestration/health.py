@@ -5,6 +5,7 @@ needs from the store.
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dagster import (
     AssetDep,
     AssetsDefinition,
     Config,
+    FreshnessPolicy,
     MaterializeResult,
     MetadataValue,
     asset,
@@ -51,6 +53,8 @@ def build_health_asset() -> AssetsDefinition:
         name=HEALTH,
         deps=[AssetDep(VECTOR, partition_mapping=AllPartitionMapping())],
         group_name="dataset",
+        # One missed tick of the daily schedule, and the time that a late one may take, are forgiven.
+        freshness_policy=FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_window=timedelta(hours=26)),
         description="Coverage, constants, ranges, duplicates, drift and provenance of the features of all runs.",
         owners=OWNERS,
         kinds={"python", "html"},

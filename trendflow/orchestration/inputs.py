@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,16 +28,12 @@ from trendflow.orchestration.cache import stem_of
 from trendflow.orchestration.document_input import open_document
 from trendflow.orchestration.progress import ProgressEvent, emit
 from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.scratch import mark_scratch, scratch_dir
 
 _AUDIO_READS = frozenset({"audio", "audio_full"})
 MEDIA_READS = _AUDIO_READS | {"frames"}
 """What lies in the frames folder, as `reads` names it."""
 _GEOMETRY = ("analysis_width", "analysis_height", "analysis_fps")
-
-
-def scratch_dir(run: RunContext) -> Path:
-    """This process's own folder for the run: two attempts at one run must never meet in one."""
-    return run.deployment.settings.scratch_dir / run.run_path / str(os.getpid())
 
 
 def open_frames(run: RunContext, manifest: Mapping[str, Any]) -> FramesDir:
@@ -74,15 +66,6 @@ def frames_available(run: RunContext, manifest: Mapping[str, Any]) -> bool:
         and not frames_store.is_expired(block["expires_at"])
         and frames_store.is_complete(run.deployment.store, run.run_path)
     )
-
-
-def drop_scratch(run: RunContext) -> None:
-    """Remove this process's scratch folder; everything in it also stands in the store."""
-    folder = scratch_dir(run)
-    shutil.rmtree(folder, ignore_errors=True)
-    for parent in (folder.parent, folder.parent.parent):
-        with contextlib.suppress(OSError):  # another attempt is still at work there
-            parent.rmdir()
 
 
 def read_upstream(run: RunContext, component: str, manifest: Mapping[str, Any]) -> dict[str, Upstream]:
@@ -161,6 +144,7 @@ def build_inputs(
 
     `sleep` is what the component's batches wait with after running out of memory.
     """
+    mark_scratch(run)
     node = run.deployment.graph.components[component]
     upstream = read_upstream(run, component, manifest)
     segmenter = upstream.get(SEGMENTER) or _read(run, SEGMENTER, manifest)

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Literal
 
 from dagster import DagsterEvent, DagsterInstance, JobDefinition
-from sqlalchemy.exc import DBAPIError
 
 from trendflow.contracts.errors import ERROR_RULES, TrendFlowError
+from trendflow.orchestration.database_errors import database_error
 from trendflow.orchestration.history import open_instance
 from trendflow.orchestration.partitions import add_partitions
 from trendflow.orchestration.resources import TrendFlowResource
@@ -31,9 +31,12 @@ def typed_database() -> Iterator[None]:
     """Dagster's database may be full, locked or read-only: `storage_unavailable` or `config_invalid`."""
     try:
         yield
-    except DBAPIError as exc:
+    except Exception as exc:  # the database is told from everything else, which goes on unchanged
+        failed = None if isinstance(exc, TrendFlowError) else database_error(exc)
+        if failed is None:
+            raise
         # SQLite speaks in fixed phrases; other databases may quote their address.
-        reason = f": {exc.orig}" if isinstance(exc.orig, sqlite3.Error) else ""
+        reason = f": {failed.orig}" if isinstance(failed.orig, sqlite3.Error) else ""
         wrong = any(phrase in reason for phrase in ("readonly", "unable to open"))
         code = "config_invalid" if wrong else "storage_unavailable"
         raise TrendFlowError(code, f"The database in DAGSTER_HOME does not work{reason}.") from exc
@@ -53,11 +56,15 @@ def process_here(job: JobDefinition, partition_key: str) -> Outcome:
     process has taken the run over.
     """
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    with typed_database(), open_instance() as instance:
-        add_partitions(instance, [partition_key])
-        result = job.execute_in_process(
-            partition_key=partition_key, instance=instance, raise_on_error=False, run_config=quiet
-        )
+    try:
+        with typed_database(), open_instance() as instance:
+            add_partitions(instance, [partition_key])
+            result = job.execute_in_process(
+                partition_key=partition_key, instance=instance, raise_on_error=False, run_config=quiet
+            )
+    except TrendFlowError as failed:
+        _conclude(partition_key, failed)
+        raise
     if result.success:
         return "success"
     error = next((cause for cause in map(_typed_cause, result.all_events) if cause is not None), None)
@@ -68,15 +75,19 @@ def process_here(job: JobDefinition, partition_key: str) -> Outcome:
         error = TrendFlowError("cancelled", "The run was interrupted.")
     # The step records the end of its run, unless it never came to begin or Dagster let go of it in the middle.
     ended = error or TrendFlowError("internal_error", "The run failed outside its components.")
-    try:
-        conclude(TrendFlowResource().deployment, run_path_of(partition_key), ended)
-    except TrendFlowError as failed:  # a store that takes nothing; why the run ended is what matters here
-        log.warning("the end of the run could not be recorded: %s", failed)
+    _conclude(partition_key, ended)
     if ended.error_code == "cancelled":
         return "cancelled"
     if error is not None:
         raise error
     return "error"
+
+
+def _conclude(partition_key: str, error: TrendFlowError) -> None:
+    try:
+        conclude(TrendFlowResource().deployment, run_path_of(partition_key), error)
+    except TrendFlowError as failed:  # a store that takes nothing; why the run ended is what matters here
+        log.warning("the end of the run could not be recorded: %s", failed)
 
 
 def _typed_cause(found: DagsterEvent) -> TrendFlowError | None:

@@ -7,6 +7,7 @@ and whether somebody wants it to stop.
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import queue
 import threading
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.contracts.graph import SEGMENTER
 from trendflow.orchestration.work import Origin
+from trendflow.state.errors import Fenced
 from trendflow.state.run_manager import RunManager
 from trendflow.state.transitions import DONE, run_outcome
 
@@ -56,7 +58,10 @@ class Writer:
         self._error: TrendFlowError | None = None
         self._cancel = False
         self._given_up = threading.Event()
-        self._thread = threading.Thread(target=self._record, name="run-state", daemon=True)
+        # The thread logs about the run that begins here.
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(self._record,), name="run-state", daemon=True
+        )
         self._thread.start()
 
     def check(self) -> None:
@@ -108,7 +113,9 @@ class Writer:
             except Exception as exc:  # whatever it is, the run must end with it instead of going on unrecorded
                 error = as_typed(exc)
                 if error.error_class != "transient" or wait is None:
-                    log.error("the state of the run is not recorded any more: %s", error)
+                    # Whoever has the run now records it, be it this process, which has noticed that the run is over.
+                    level = logging.INFO if isinstance(error, Fenced) else logging.ERROR
+                    log.log(level, "the state of the run is not recorded any more: %s", error)
                     self._error = error
                     return
                 log.warning("the state of the run cannot be recorded (%s); trying again", error.error_code)
@@ -127,6 +134,17 @@ class RunRecorder:
         self._told: dict[str, float] = {}
         self._computed = False
         self._unstored: TrendFlowError | None = None
+        self._retries = 0
+
+    @property
+    def retries(self) -> int | None:
+        """Retries of the run so far, in all attempts: of its components and of its own. None outside an execution."""
+        return None if self._writer is None else self._retries
+
+    @property
+    def has_unstored(self) -> bool:
+        """Whether the store took neither a result nor its error in this execution."""
+        return self._unstored is not None
 
     def begin(self, manager: RunManager, owner: str) -> Writer:
         """An execution begins; `manager` has the run. One that was left without an end is given up."""
@@ -134,6 +152,7 @@ class RunRecorder:
             self._writer.give_up()
         self._writer, self._owner, self._computed, self._unstored = Writer(manager), owner, False, None
         self._told.clear()
+        self._retries = int(manager.view.run["retry_count"])
         return self._writer
 
     def end(self, writer: Writer, error: TrendFlowError | None) -> None:
@@ -199,8 +218,14 @@ class RunRecorder:
 
     def retry_scheduled(self, name: str, error_code: str, wait_sec: float) -> None:
         owner = self._owner
+        self._retries += 1
+        before: list[int] = []
 
         def report(manager: RunManager) -> None:
+            counted = int(manager.view.components[name]["retry_count"])
+            before.append(counted)
+            if counted > before[0]:
+                return  # recorded, though the store failed afterwards: a report may be repeated
             manager.component_started(name, owner=owner)  # an attempt may fail before its work begins
             manager.retry_scheduled(name, error_code, wait_sec)
 
@@ -235,7 +260,8 @@ def _finished(manager: RunManager, row: Mapping[str, Any], origin: Origin) -> No
         if origin == "resume" and known["status"] == status:
             manager.component_finished(name, status, paths, cache_hit=True)
         else:
-            if known["status"] in DONE or not row["cache_hit"]:
+            reported = known["status"] == status and known["attempt"] == manager.view.run["attempt"]
+            if not reported and (known["status"] in DONE or not row["cache_hit"]):
                 # It ended before: in a row that the journal missed, or with a result that is replaced by another one.
                 manager.component_started(name)
             manager.component_finished(name, status, paths, cache_hit=row["cache_hit"])

@@ -1,24 +1,14 @@
-"""The daily garbage collection as Dagster shows it."""
+"""Daily upkeep as Dagster shows it: garbage collection and compaction."""
 
-from dagster import (
-    Config,
-    DefaultScheduleStatus,
-    JobDefinition,
-    MetadataValue,
-    OpExecutionContext,
-    RunRequest,
-    ScheduleDefinition,
-    job,
-    op,
-    schedule,
-)
+from dagster import Config, JobDefinition, MetadataValue, OpExecutionContext, job, op
 from pydantic import Field
 
+from trendflow.orchestration.acceptance import this_process
 from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.orchestration.retention_step import clean_up_deployment
+from trendflow.retention.compaction import Compaction
 
-CLEAN_UP, CLEAN_UP_DAILY = "clean_up", "clean_up_daily"
-_DAILY = "0 2 * * *"
+CLEAN_UP, COMPACT = "clean_up", "compact_indexes"
 
 
 class CleanUpConfig(Config):
@@ -41,6 +31,13 @@ def remove_what_is_due(context: OpExecutionContext, config: CleanUpConfig, trend
     )
 
 
+@op(description="Folds logs of what ended, keeps the run index to its size and drops old submissions.")
+def compact_what_grows(context: OpExecutionContext, trendflow: TrendFlowResource) -> None:
+    opened = trendflow.deployment
+    done = Compaction(opened.store, opened.schemas, opened.states, holder=this_process()).run()
+    context.add_output_metadata(dict(done.as_dict()))
+
+
 def clean_up_job() -> JobDefinition:
     """Garbage collection; with `dry_run` in its configuration nothing is removed."""
 
@@ -51,18 +48,11 @@ def clean_up_job() -> JobDefinition:
     return cleaning
 
 
-def clean_up_schedule(cleaning: JobDefinition) -> ScheduleDefinition:
-    """Every night at 02:00 UTC. On from the start: how long data are kept is a promise, not a choice of the moment."""
+def compact_job() -> JobDefinition:
+    """Compaction of indexes and logs."""
 
-    @schedule(
-        name=CLEAN_UP_DAILY,
-        job=cleaning,
-        cron_schedule=_DAILY,
-        execution_timezone="UTC",
-        default_status=DefaultScheduleStatus.RUNNING,
-        description="Removes what is older than it is kept.",
-    )
-    def tick() -> RunRequest:
-        return RunRequest()
+    @job(name=COMPACT, description="Fold logs, keep the run index to its size, drop old submissions.")
+    def compacting() -> None:
+        compact_what_grows()
 
-    return tick
+    return compacting

@@ -12,9 +12,11 @@ from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.history import open_instance
 from trendflow.orchestration.launch import typed_database
 from trendflow.orchestration.run_history import DagsterHistory, purge, stale_partitions
+from trendflow.orchestration.waiting_text import waiting_texts
 from trendflow.retention.erasure import Eraser
 from trendflow.retention.housekeeping import DeletionDesk, clean_up
 from trendflow.retention.policy import RetentionPolicy
+from trendflow.retention.traces import Histories
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,10 @@ def open_eraser(deployment: Deployment, instance: DagsterInstance) -> Eraser:
     """Raises `config_invalid` without TRENDFLOW_TOMBSTONE_KEY."""
     key = deployment.settings.tombstone_key
     secret = None if key is None else key.get_secret_value().encode()
-    return Eraser(deployment.store, deployment.schemas, secret, history=DagsterHistory(instance))
+    texts = waiting_texts(deployment.settings)
+    beside = () if texts is None else (texts,)
+    history = Histories(*beside, DagsterHistory(instance))
+    return Eraser(deployment.store, deployment.schemas, secret, history=history)
 
 
 def clean_up_deployment(deployment: Deployment, instance: DagsterInstance, *, dry_run: bool) -> CleanedUp:

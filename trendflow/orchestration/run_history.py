@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dagster import DagsterInstance, RunsFilter
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from trendflow.orchestration.history_traces import forget_last_results, forget_launches, forget_run
 from trendflow.orchestration.partitions import VIDEO_RUNS
 from trendflow.orchestration.runs import request_key, run_path_of
 from trendflow.storage.object_store import ObjectStore
@@ -23,8 +24,13 @@ class DagsterHistory:
         return len(keys) + sum(len(_runs(self._instance, key)) for key in keys)
 
     def forget(self, platform_id: str, video_id: str) -> None:
-        for key in self._keys(video_id):
+        keys = self._keys(video_id)
+        runs = [run_id for key in keys for run_id, _ in _runs(self._instance, key)]
+        prefix = f"{video_id}/"
+        forget_launches(self._instance, [prefix, *(key.removeprefix(prefix) for key in keys), *runs])
+        for key in keys:
             purge(self._instance, key)
+        forget_last_results(self._instance, [prefix, *runs])
 
     def _keys(self, video_id: str) -> list[str]:
         return [key for key in self._instance.get_dynamic_partitions(VIDEO_RUNS) if key.startswith(f"{video_id}/")]
@@ -39,6 +45,7 @@ def purge(instance: DagsterInstance, partition_key: str) -> bool:
     runs = _runs(instance, partition_key)
     for run_id, finished in runs:
         if finished:
+            forget_run(instance, run_id)
             instance.delete_run(run_id)
     if not all(finished for _, finished in runs):
         return False

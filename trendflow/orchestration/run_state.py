@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.logs import log_context
 from trendflow.orchestration.acceptance import accept, as_label, this_process
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.recorder import Halted, Writer
-from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.runs import RunContext, view_run
+from trendflow.orchestration.successes import note_success_if_possible
+from trendflow.orchestration.waiting_text import discard_text
 from trendflow.orchestration.wrapper import finalise, run_error, run_status
 from trendflow.state.errors import Fenced
 from trendflow.state.run_manager import RunManager
@@ -32,20 +36,51 @@ class RunFailed(Exception):
 def executing(run: RunContext, worker: str | None = None) -> Iterator[None]:
     """Record the execution of a run in this process; `worker` names it where it is one of the queue.
 
-    What leaves the block decides how the run ended: nothing or an error of what comes after the components, these
-    alone; `RunFailed`, its error; an interrupt, a cancellation. Raises `Halted` when the run had to stop, and what
-    opening the state raises.
+    Everything that is logged inside says which run it is about. What leaves the block decides how the run ended:
+    nothing or an error of what comes after the components, these alone; `RunFailed`, its error; an interrupt, a
+    cancellation. Raises `Halted` when the run had to stop, and what opening the state raises.
     """
     owner = this_process() if worker is None else as_label(worker)
+    identity = run.identity
+    names = {"platform_id": identity.platform_id, "video_id": identity.video_id, "run_id": identity.run_id}
+    with log_context(**names, worker=owner), _timed(), _recorded(run, owner):
+        yield
+
+
+@contextmanager
+def _timed() -> Iterator[None]:
+    """Log how long the execution took and what ended it early."""
+    log.info("the run begins")
+    begun = time.monotonic()
+
+    def took(**found: str) -> dict[str, object]:
+        return {**found, "duration_ms": round((time.monotonic() - begun) * 1000)}
+
+    try:
+        yield
+    except (RunFailed, Halted) as ended:
+        log.warning("the run ended: %s", ended.error, extra=took(error_code=ended.error.error_code))
+        raise
+    except BaseException as exc:
+        log.warning("the run was left", exc_info=exc, extra=took())
+        raise
+    log.info("the run ended", extra=took())
+
+
+@contextmanager
+def _recorded(run: RunContext, owner: str) -> Iterator[None]:
+    """Begin the recording of the run, and end it with what leaves the block."""
     partly_done = bool(run.manifest()["components"])
     manager = _taken_over(run, owner)
-    manager.begin(worker=owner, device=_device_of(run), resolved_models=_models_of(run))
+    models = _models_of(run)
+    manager.begin(worker=owner, device=device_of(models), resolved_models=models)
     if partly_done:
         manager.resumed()
     writer = run.recorder.begin(manager, owner)
     try:
         yield
         run.recorder.end(writer, _error_by_manifest(run, None))
+        note_success_if_possible(run)
     except BaseException as cause:
         if isinstance(cause, Halted) and isinstance(cause.error, Fenced):
             log.error("another process has the run; this one stops")
@@ -65,17 +100,34 @@ def queued(deployment: Deployment, run_path: str) -> None:
 def conclude(deployment: Deployment, run_path: str, error: TrendFlowError) -> bool:
     """End the state of a run whose execution is over and did not say so; True when it had to be done.
 
-    `cancelled` cancels it, any other code fails it. The caller knows that no process executes the run any more: one
-    that does is fenced off.
+    `cancelled` cancels it, any other code fails it; its manifest is closed. The caller knows that no process executes
+    the run any more: one that does is fenced off.
     """
     manager = _opened(deployment, run_path, _LIVE)
     if manager is None:
         return False
+    _close(deployment, run_path, error)  # before its state ends, or nobody would come back to it
     if error.error_code == "cancelled":
         manager.cancel()
     else:
         manager.fail(error)
+    discard_text(deployment, run_path, error)
     return True
+
+
+def _close(deployment: Deployment, run_path: str, error: TrendFlowError) -> None:
+    """Close the manifest of a run that ended of `error`, unless it is closed or gone."""
+    _, _, partition_key = run_path.partition("/")
+    try:
+        run = view_run(deployment, partition_key)
+        if run.manifest()["run"]["finished_at"] is None:
+            finalise(
+                run, error.error_code if error.error_code == "cancelled" else f"the run ended with {error.error_code}"
+            )
+    except TrendFlowError as failed:
+        if failed.error_class == "transient":
+            raise
+        log.warning("the manifest of the run is not closed: %s", failed)
 
 
 def _opened(deployment: Deployment, run_path: str, only_if: Collection[str]) -> RunManager | None:
@@ -100,6 +152,11 @@ def _taken_over(run: RunContext, owner: str) -> RunManager:
 
 def _end_after(run: RunContext, writer: Writer, cause: BaseException) -> None:
     """End the recording of a run that `cause` has stopped, which must not be hidden by what fails here."""
+    if isinstance(cause, GeneratorExit) and not run.recorder.has_unstored:
+        # Dagster let go of the run: its database failed, for example. Whoever finds its run later goes on or ends it.
+        log.warning("the run was let go of")
+        run.recorder.abandon(writer)
+        return
     try:
         if isinstance(cause, RunFailed | Halted):
             error: TrendFlowError | None = cause.error
@@ -107,7 +164,6 @@ def _end_after(run: RunContext, writer: Writer, cause: BaseException) -> None:
             error = _error_by_manifest(run, cause)
         else:
             error = TrendFlowError("cancelled", "The run was interrupted.")
-        # Whoever drives this process lets go of a run also because a result could not be stored at all.
         if error is not None and error.error_code == "cancelled" and not isinstance(cause, GeneratorExit):
             finalise(run, "cancelled")
         run.recorder.end(writer, error)
@@ -134,6 +190,7 @@ def _models_of(run: RunContext) -> dict[str, dict[str, str]]:
         return {}
 
 
-def _device_of(run: RunContext) -> str | None:
-    devices = {model["device"] for model in _models_of(run).values()}
+def device_of(models: Mapping[str, Mapping[str, str]]) -> str | None:
+    """The device of a run by its models, by role as the state has them; None without models."""
+    devices = {model["device"] for model in models.values()}
     return max(devices, key=lambda device: (device != "cpu", device), default=None)

@@ -80,7 +80,7 @@ class RunContext:
     @cached_property
     def cost_estimates(self) -> list[CostEstimate]:
         """What earlier executions cost, read once per run and only where a plan needs it."""
-        return estimates(CostRegistry(self.deployment.store, self.deployment.schemas).rows(PLANNING_EXECUTIONS))
+        return measured_costs(self.deployment)
 
     @property
     def enabled(self) -> list[ComponentNode]:
@@ -127,6 +127,11 @@ class RunContext:
         return found
 
 
+def measured_costs(deployment: Deployment) -> list[CostEstimate]:
+    """What the newest executions cost."""
+    return estimates(CostRegistry(deployment.store, deployment.schemas).rows(PLANNING_EXECUTIONS))
+
+
 def resolve_profile(deployment: Deployment, profile: str) -> dict[str, ResolvedModel]:
     """The models a profile needs, with digests, devices and servers checked. Raises what `resolve_models` raises."""
     nodes = deployment.graph.enabled(profile)
@@ -154,6 +159,23 @@ def make_identity(deployment: Deployment, platform_id: str, video_id: str, run_i
     )
 
 
+@dataclass(frozen=True)
+class RunOrder:
+    """What a run is to be. `source_type` ∈ local_path, youtube_url, upload.
+
+    Of a document only the digest is stored: its text has to be provided where the run is processed
+    (`document_input.providing`).
+    """
+
+    identity: RunIdentity
+    profile: str
+    source_type: str
+    locator: str
+    source_sha256: str | None = None
+    force_recompute: bool = False
+    document_digest: str | None = None
+
+
 def submit_run(
     deployment: Deployment,
     *,
@@ -166,23 +188,34 @@ def submit_run(
     force_recompute: bool = False,
     document: VideoDocument | None = None,
 ) -> RunContext:
-    """Create a run. `source_type` ∈ local_path, youtube_url, upload.
-
-    Of `document` only the digest is stored: its text has to be provided where the run is processed
-    (`document_input.providing`).
+    """Create a run with the profile as it is now.
 
     Raises `input_constraint_violated` when the run id is taken, an id is malformed or the video was deleted, and
     `config_invalid` for the profile.
     """
     identity = make_identity(deployment, platform_id, video_id, run_id, profile)
     require_not_deleted(deployment, platform_id, video_id)
-    created_at = utc_now()
+    if deployment.results.read_manifest(identity.run_path) is not None:
+        raise _taken(identity)
+    digest = None if document is None else document.digest
+    order = RunOrder(identity, profile, source_type, locator, None, force_recompute, digest)
+    return create_run(deployment, order)
+
+
+def create_run(deployment: Deployment, order: RunOrder) -> RunContext:
+    """Store what a run begins with. The same order again completes what an earlier attempt left, and changes nothing.
+
+    The caller knows that the video was not deleted. Raises `input_constraint_violated` for a malformed order and when
+    another run has the id, `config_invalid` when the profile is not (any more) the one of the identity.
+    """
+    identity, created_at = order.identity, utc_now()
+    _require_current(deployment, identity, order.profile)
     request: dict[str, Any] = {
         "schema_version": REQUEST_SCHEMA,
         **identity.as_dict(),
-        "profile": profile,
-        "video_source": {"type": source_type, "locator": locator, "sha256": None},
-        "force_recompute": force_recompute,
+        "profile": order.profile,
+        "video_source": {"type": order.source_type, "locator": order.locator, "sha256": order.source_sha256},
+        "force_recompute": order.force_recompute,
         "created_at": created_at,
     }
     problems = validate_document(deployment.schemas, REQUEST_SCHEMA, request)
@@ -192,19 +225,34 @@ def submit_run(
     key = request_key(identity.run_path)
     if not deployment.store.put_if_absent(key, canonical_json(request)):
         stored = json.loads(deployment.store.get(key))
-        unfinished = deployment.results.read_manifest(identity.run_path) is None
-        if not unfinished or {**stored, "created_at": created_at} != request:
-            raise TrendFlowError(
-                "input_constraint_violated",
-                f"The run {identity.partition_key} exists already; `trendflow resume` continues it.",
-            )
-        request = stored  # an earlier submission of the same run died before its manifest
-    accept(deployment, identity, profile, holder=this_process())
-    digest = None if document is None else document.digest
+        if {**stored, "created_at": created_at} != request:
+            raise _taken(identity)
+        request = stored
+    accept(deployment, identity, order.profile, holder=this_process())
+    source = {"type": order.source_type}
     deployment.results.create_manifest(
-        new_manifest(identity, request["created_at"], profile, {"type": source_type}, document_digest=digest)
+        new_manifest(identity, request["created_at"], order.profile, source, document_digest=order.document_digest)
     )
     return RunContext(deployment, identity, request)
+
+
+def _taken(identity: RunIdentity) -> TrendFlowError:
+    return TrendFlowError(
+        "input_constraint_violated",
+        f"The run {identity.partition_key} exists already; `trendflow resume` continues it.",
+    )
+
+
+def _require_current(deployment: Deployment, identity: RunIdentity, profile: str) -> None:
+    """Results of one run must come from one configuration."""
+    now = make_identity(deployment, identity.platform_id, identity.video_id, identity.run_id, profile)
+    if now.config_hash != identity.config_hash or now.sampling_policy_version != identity.sampling_policy_version:
+        raise TrendFlowError(
+            "config_invalid",
+            f"The profile {profile!r} changed since this run was submitted; submit the video again.",
+            submitted=identity.config_hash,
+            current=now.config_hash,
+        )
 
 
 def run_path_of(partition_key: str) -> str:
@@ -232,7 +280,7 @@ def open_run(deployment: Deployment, partition_key: str) -> RunContext:
     Raises `dependency_missing` for a partition nobody submitted, `input_constraint_violated` for a deleted video, and
     `config_invalid` when the profile changed since the submission: results of one run must come from one configuration.
     """
-    video_id, run_id = split_partition_key(partition_key)
+    video_id, _ = split_partition_key(partition_key)
     require_not_deleted(deployment, platform_of(video_id), video_id)
     try:
         request = json.loads(deployment.store.get(request_key(run_path_of(partition_key))))
@@ -244,12 +292,5 @@ def open_run(deployment: Deployment, partition_key: str) -> RunContext:
     if problems:
         raise TrendFlowError("artifact_validation_failed", f"The stored run request is not valid: {problems[0]}.")
     identity = RunIdentity.from_mapping(request)
-    now = make_identity(deployment, identity.platform_id, video_id, run_id, request["profile"])
-    if now.config_hash != identity.config_hash or now.sampling_policy_version != identity.sampling_policy_version:
-        raise TrendFlowError(
-            "config_invalid",
-            f"The profile {request['profile']!r} changed since this run was submitted; submit the video again.",
-            submitted=identity.config_hash,
-            current=now.config_hash,
-        )
+    _require_current(deployment, identity, request["profile"])
     return RunContext(deployment, identity, request)

@@ -21,9 +21,10 @@ from trendflow.media.sampling import ComponentSampling
 from trendflow.media.segmenter import SegmentRequest, probe, segment
 from trendflow.orchestration import cache
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.inputs import progress_of, reads_media, scratch_dir
+from trendflow.orchestration.inputs import progress_of, reads_media
 from trendflow.orchestration.limits import TimeLimit, run_limit_s
 from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.scratch import scratch_dir
 from trendflow.orchestration.work import Finished
 from trendflow.storage.retry import exhausted
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import random
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +25,7 @@ from trendflow.contracts.manifest import (
     upsert_row,
 )
 from trendflow.contracts.manifest import run_status as manifest_status
+from trendflow.logs import log_context, places
 from trendflow.orchestration import cache, inputs, segmenter_step
 from trendflow.orchestration.costs import PeakRss, note_cost
 from trendflow.orchestration.limits import ended_the_run, time_limit
@@ -49,6 +49,16 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
     Never raises for a failing component: the failure comes back as a `Finished` with origin `error`, so that it is
     stored like every result.
     """
+    with log_context(component=component):
+        finished = _run(run, component, sleep)
+        outcome = finished.status if finished.origin == "computed" else finished.origin
+        took = {"outcome": outcome, "duration_ms": round(finished.duration_ms)}
+        log.info("the component ended", extra={**took, "error_code": finished.meta.get("error_code")})
+    emit(ProgressEvent(component, "done", outcome=outcome))
+    return finished
+
+
+def _run(run: RunContext, component: str, sleep: Callable[[float], None]) -> Finished:
     emit(ProgressEvent(component, "running"))
     stamper = Stamper(run, component)
     while True:
@@ -56,25 +66,21 @@ def run_component(run: RunContext, component: str, sleep: Callable[[float], None
             with PeakRss() as memory:
                 finished = _attempt(run, component, stamper, sleep)
             note_cost(run, finished, memory.peak_mb)
-            break
+            return finished
         except KeyboardInterrupt:
             raise
         except Exception as exc:  # every failure of a component must end as a typed, stored error
             error = as_typed(exc)
             if error.error_code == "internal_error":
-                log_failure(component, exc)
+                log_failure(f"the component {component}", exc)
             if stamper.retries < error.rule.max_retries and not (is_exhausted(error) or ended_the_run(error)):
                 wait = _wait(error, stamper.retries)
                 run.recorder.retry_scheduled(component, error.error_code, wait)
                 sleep(wait)
                 stamper.retry()
-                log.warning("retry component=%s error_code=%s attempt=%d", component, error.error_code, stamper.retries)
+                log.warning("another attempt: %s", error, extra={"attempt": stamper.retries})
                 continue
-            finished = stamper.failed(error)
-            break
-    outcome = finished.status if finished.origin == "computed" else finished.origin
-    emit(ProgressEvent(component, "done", outcome=outcome))
-    return finished
+            return stamper.failed(error)
 
 
 def _wait(error: TrendFlowError, retries: int) -> float:
@@ -84,10 +90,10 @@ def _wait(error: TrendFlowError, retries: int) -> float:
     return RETRY_WAITS[min(retries, len(RETRY_WAITS) - 1)] * random.uniform(1.0, 1.25)
 
 
-def log_failure(component: str, exc: BaseException) -> None:
+def log_failure(what: str, exc: BaseException) -> None:
     """Log where an unexpected exception came from, without its message: that may quote what a video says or shows."""
-    places = "".join(traceback.format_tb(exc.__traceback__))
-    log.error("component %s failed with %s\n%s", component, type(exc).__name__, places)
+    extra = {"error_code": as_typed(exc).error_code, "error_type": type(exc).__name__, "places": places(exc)}
+    log.error("%s failed with %s", what, type(exc).__name__, extra=extra)
 
 
 def _attempt(run: RunContext, component: str, stamper: Stamper, sleep: Callable[[float], None]) -> Finished:
@@ -122,7 +128,8 @@ def store(run: RunContext, finished: Finished) -> dict[str, Any]:
         if finished.origin == "error":
             run.recorder.unstored(finished.component, as_typed(exc))
             raise
-        log_failure(finished.component, exc)
+        with log_context(component=finished.component):
+            log_failure("storing the result", exc)
         stamper = Stamper(run, finished.component, finished.started_at, finished.retry_count)
         return store(run, stamper.failed(as_typed(exc)))
     run.recorder.finished(row, finished.origin)
@@ -195,6 +202,8 @@ def skip(run: RunContext, component: str, because: str) -> None:
 def finalise(run: RunContext, because: str | None = None) -> dict[str, Any]:
     """Write what only the end of a run knows: skipped components, warnings and the finishing time."""
 
+    counted = run.recorder.retries  # rows know of the last attempt alone
+
     def close(manifest: dict[str, Any]) -> dict[str, Any]:
         rows = {row["name"]: row for row in manifest["components"]}
         skipped = {entry["name"] for entry in manifest["run"]["skipped"]}
@@ -207,7 +216,7 @@ def finalise(run: RunContext, because: str | None = None) -> dict[str, Any]:
         warnings = {code for row in rows.values() for code in row["warnings"]}
         if any(not run.is_required(row["name"]) for row in failed):
             warnings.add("partial_failure")
-        retries = sum(row["retry_count"] for row in rows.values())
+        retries = sum(row["retry_count"] for row in rows.values()) if counted is None else counted
         return update_run(manifest, warnings=sorted(warnings), finished_at=utc_now(), retry_count=retries)
 
     manifest = run.deployment.results.update_manifest(run.run_path, close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,12 +17,14 @@ from trendflow.definitions import build_definitions
 from trendflow.models.pool import ModelPool
 from trendflow.orchestration import resources
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.history import create_history
 from trendflow.orchestration.jobs import PROCESS_VIDEO
 from trendflow.orchestration.launch import process_here
 from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
 from trendflow.orchestration.work import Finished
 from trendflow.orchestration.wrapper import persist, run_component
 from trendflow_tests.orchestration.runs import Execute, Here, Submit
+from trendflow_tests.orchestration.scheduling import Stage, staged
 
 REPO = Path(__file__).resolve().parents[2]
 FPS, SECONDS, RATE = 10, 6, 22050
@@ -138,6 +141,23 @@ def here(deployment: Deployment, dagster_home: Path, monkeypatch: pytest.MonkeyP
         return process_here(job, run.identity.partition_key)
 
     return process
+
+
+@pytest.fixture(scope="session")
+def empty_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Dagster home with empty databases, to be copied: making them takes longer than most tests."""
+    home = tmp_path_factory.mktemp("history")
+    shutil.copy(REPO / "dagster.yaml", home)
+    create_history(home)
+    return home
+
+
+@pytest.fixture
+def stage(tmp_path: Path, empty_history: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """A deployment whose scheduler the test drives by hand."""
+    monkeypatch.setenv("DAGSTER_HOME", str(shutil.copytree(empty_history, tmp_path / "dagster")))
+    with staged(tmp_path / "home", monkeypatch) as stage:
+        yield stage
 
 
 @pytest.fixture

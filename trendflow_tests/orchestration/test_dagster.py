@@ -64,6 +64,7 @@ EDGES = {
     "feature_table": {"feature_vector", "snapshots", "channel_enrichment"},
     "training_dataset": {"feature_table", "targets"},
     "prediction": {"feature_vector", "snapshots"},
+    "alarms": set(),
 }
 
 
@@ -149,7 +150,8 @@ def test_a_broken_file_fails_its_run_with_a_code_and_skips_the_rest(
 @pytest.fixture
 def server(tmp_path: Path, models_dir: Path, free_port: Callable[[], int]) -> Iterator[DagsterServer]:
     graph = write_graph(tmp_path / "component_graph.yaml", "segmenter", "core_clip", "loudness_extractor")
-    cli = Cli(tmp_path / "home", models_dir, TRENDFLOW_GRAPH_FILE=str(graph))
+    settings = {"GRAPH_FILE": str(graph), "SUBMISSION_WINDOW_SEC": "0.1", "MIN_FREE_GB": "0"}
+    cli = Cli(tmp_path / "home", models_dir, **{f"TRENDFLOW_{name}": value for name, value in settings.items()})
     running = DagsterServer(cli, free_port())
     try:
         yield running
@@ -173,14 +175,17 @@ query($backfill: String!) {
 }"""
 
 
-def test_backfill_from_the_ui_isolates_the_broken_file(
+def test_the_broken_file_of_a_list_stops_no_other_and_neither_does_its_backfill(
     server: DagsterServer, tmp_path: Path, clip: Path, other_clip: Path
 ) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"this is not a video.")
-    submitted = server.cli("submit", str(clip), str(other_clip), str(broken))
-    keys = submitted.stdout.split()
-    assert (submitted.returncode, len(keys)) == (0, 3), submitted.stderr
+    submitted = server.cli("submit", str(clip), str(other_clip), str(broken), "--wait", "--json")
+    assert submitted.returncode == 0, submitted.stderr
+    items = json.loads(submitted.stdout)["items"]
+    found = [(item["decision"], item["status"], item["error_code"]) for item in items]
+    assert found == [("new", "success", None), ("new", "success", None), ("new", "error", "video_unreadable")]
+    keys = [item["run_key"] for item in items]
 
     assets = server.wait(lambda: server.ask(NODES)["assetNodes"], 300)
     names = {node["assetKey"]["path"][-1] for node in assets}

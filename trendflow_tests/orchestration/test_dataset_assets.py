@@ -324,7 +324,10 @@ def test_what_was_observed_of_a_channel_first_stands(tmp_path: Path, monkeypatch
 
 def _evaluated(found: Any) -> Any:
     assert isinstance(found, ScheduleDefinition)
-    with build_schedule_context(resources={"trendflow": TrendFlowResource()}) as context:
+    with (
+        DagsterInstance.local_temp() as instance,
+        build_schedule_context(instance, resources={"trendflow": TrendFlowResource()}) as context,
+    ):
         return found(context)
 
 

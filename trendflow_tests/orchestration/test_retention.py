@@ -17,7 +17,7 @@ from trendflow.contracts.schema import SchemaRegistry, validate_document
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.partitions import VIDEO_RUNS, add_partitions
 from trendflow.orchestration.resources import TrendFlowResource
-from trendflow.orchestration.retention_job import clean_up_job, clean_up_schedule
+from trendflow.orchestration.retention_job import clean_up_job
 from trendflow.orchestration.retention_step import CleanUpHere, clean_up_deployment, deletion_desk, open_eraser
 from trendflow.orchestration.run_history import purge, stale_partitions
 from trendflow.orchestration.runs import RunContext, open_run, submit_run
@@ -105,7 +105,7 @@ def test_without_a_key_nothing_is_deleted_and_ages_count_still(tmp_path: Path, i
     assert clean_up_deployment(deployment, instance, dry_run=False).report["deletions"] == 0
 
 
-def test_the_job_does_what_the_step_does_and_the_schedule_is_on(
+def test_the_job_does_what_the_step_does(
     deployment: Deployment, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRENDFLOW_TOMBSTONE_KEY", SECRET)
@@ -122,9 +122,6 @@ def test_the_job_does_what_the_step_does_and_the_schedule_is_on(
     assert cleaning.execute_in_process(instance=instance, resources=resources).success
     assert not eraser.pending("upload", "my-video")
     assert partitions(instance) == []
-    found = clean_up_schedule(cleaning)
-    assert (found.cron_schedule, found.execution_timezone) == ("0 2 * * *", "UTC")
-    assert found.default_status.value == "RUNNING"
 
 
 def submit(deployment: Deployment, video_id: str, run_id: str) -> RunContext:

@@ -13,9 +13,9 @@ from trendflow.config import Settings
 from trendflow.models.pool import ModelPool
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.document_input import providing
-from trendflow.orchestration.inputs import drop_scratch, scratch_dir
 from trendflow.orchestration.report_step import report_key, write_report
 from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.scratch import drop_scratch, scratch_dir
 from trendflow.orchestration.validation import validate_run
 from trendflow.orchestration.wrapper import finalise, run_status
 from trendflow_tests.orchestration.runs import (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trendflow.commands import upkeep
+from trendflow.commands import doctor_machine, upkeep
 from trendflow.config import Settings, ensure_home, load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.submission.sources import parse_source
@@ -77,7 +77,7 @@ def test_the_home_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("place", ["the file", "below the file", "where nothing can be made"])
-@pytest.mark.parametrize("check", [ensure_home, upkeep._disk], ids=["ensure_home", "doctor"])
+@pytest.mark.parametrize("check", [ensure_home, doctor_machine._disk], ids=["ensure_home", "doctor"])
 def test_an_unusable_home_is_one_sentence(tmp_path: Path, check: Callable[[Settings], object], place: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     home = {"the file": tmp_path / "file", "below the file": tmp_path / "file" / "home"}.get(place, Path("/proc/home"))

@@ -20,7 +20,7 @@ import redis
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.orchestration.queue.names import DEVICE_QUEUES, PRIORITIES, DeviceQueue, Priority, queue_name
 
-_BEATS = "trendflow:beats"
+BEATS = "trendflow:beats"
 _WORKERS = "trendflow:workers"
 _LOST = "trendflow:lost"
 _HOLDERS = "trendflow:holders"
@@ -91,13 +91,13 @@ class Board:
     def beat(self, facts: WorkerFacts) -> bool:
         """Say that a worker lives; False when the others have given it up, and then it must end."""
         with _answers():
-            return bool(self._beat([_BEATS, _WORKERS, _LOST], [facts.worker, json.dumps(asdict(facts))]))
+            return bool(self._beat([BEATS, _WORKERS, _LOST], [facts.worker, json.dumps(asdict(facts))]))
 
     def leave(self, worker: str) -> None:
         """A worker ends in good order."""
         with _answers():
             pipe = self._redis.pipeline()
-            pipe.zrem(_BEATS, worker)
+            pipe.zrem(BEATS, worker)
             pipe.hdel(_WORKERS, worker)
             pipe.execute()
 
@@ -108,7 +108,7 @@ class Board:
             pipe = self._redis.pipeline()
             pipe.zadd(_LOST, {worker: now})
             pipe.zremrangebyscore(_LOST, 0, now - _KEEP_LOST_S)
-            pipe.zrem(_BEATS, worker)
+            pipe.zrem(BEATS, worker)
             pipe.hdel(_WORKERS, worker)
             pipe.execute()
 
@@ -116,7 +116,7 @@ class Board:
         """Workers that are not given up, silent or not, by name."""
         with _answers():
             pipe = self._redis.pipeline()
-            pipe.zrange(_BEATS, 0, -1, withscores=True)
+            pipe.zrange(BEATS, 0, -1, withscores=True)
             pipe.hgetall(_WORKERS)
             beats, texts = pipe.execute()
             now = self._now()
@@ -148,7 +148,7 @@ class Board:
     def claim(self, run: str, worker: str) -> Claim:
         """Count a delivery and make the worker the holder of the run, unless another living one is."""
         with _answers():
-            delivery, holder = self._claim([_HOLDERS, _DELIVERIES, _BEATS], [run, worker])
+            delivery, holder = self._claim([_HOLDERS, _DELIVERIES, BEATS], [run, worker])
         return Claim(int(delivery), holder or None)
 
     def running(self) -> dict[str, str]:

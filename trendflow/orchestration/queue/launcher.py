@@ -5,8 +5,10 @@ with a redelivered run that was begun, and its health check asks for task result
 for ever. What is left of it after that is less than what is here.
 """
 
+import logging
 from collections.abc import Mapping
 from functools import cached_property
+from time import monotonic, sleep
 from typing import Any, Self
 
 from celery import Celery
@@ -19,20 +21,25 @@ from dagster._core.launcher import (
     RunLauncher,
     WorkerStatus,
 )
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from kombu.exceptions import OperationalError
 
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.orchestration.deployment import open_deployment
-from trendflow.orchestration.jobs import PROCESS_VIDEO
 from trendflow.orchestration.queue.board import Board
 from trendflow.orchestration.queue.celery_app import RUN_TASK, broker_url, make_app
-from trendflow.orchestration.queue.names import WORKER_TAG, queue_name
+from trendflow.orchestration.queue.names import ERROR_CODE_TAG, WORKER_TAG, queue_name
 from trendflow.orchestration.queue.routing import Router, priority_of_run
 from trendflow.orchestration.run_state import queued
 from trendflow.orchestration.runs import run_path_of
+from trendflow.orchestration.video_runs import video_key
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 120.0
+"""How long a launch waits for the broker. Those after it wait with it, instead of failing one after the other."""
+_PAUSE_S = 1.0
 
 
 class QueueRunLauncher(RunLauncher[Any], ConfigurableClass):
@@ -71,8 +78,16 @@ class QueueRunLauncher(RunLauncher[Any], ConfigurableClass):
         return Board(self._url)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Publish the run. Raises `config_invalid` for tags or profiles, `storage_unavailable` without a broker."""
-        self._publish(context.dagster_run)
+        """Publish the run. Raises `config_invalid` for tags or profiles, `storage_unavailable` without a broker.
+
+        Dagster fails a run that cannot be launched, and whoever launches it again has to know of what.
+        """
+        run = context.dagster_run
+        try:
+            self._publish(run)
+        except TrendFlowError as error:
+            self._instance.add_run_tags(run.run_id, {ERROR_CODE_TAG: error.error_code})
+            raise
 
     @property
     def supports_resume_run(self) -> bool:
@@ -87,8 +102,11 @@ class QueueRunLauncher(RunLauncher[Any], ConfigurableClass):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """RUNNING while the queue has the run. Workers that die are the workers' own affair (`run_health`)."""
-        if self._board.is_expected(run.run_id):
+        """RUNNING while the queue has the run. Workers that die are the workers' own affair (`run_health`).
+
+        A run without the origin of its code is executed by a process that did not need to be told: no worker has it.
+        """
+        if run.job_code_origin is None or self._board.is_expected(run.run_id):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The queue does not know the run.")
 
@@ -108,11 +126,25 @@ class QueueRunLauncher(RunLauncher[Any], ConfigurableClass):
     def _publish(self, run: DagsterRun) -> None:
         deployment = open_deployment(load_settings())
         queue = queue_name(Router(deployment).device_queue_of(run), priority_of_run(run))
-        if run.job_name == PROCESS_VIDEO and PARTITION_NAME_TAG in run.tags:
-            queued(deployment, run_path_of(run.tags[PARTITION_NAME_TAG]))
-        self._board.expect(run.run_id)
-        try:
-            self._app.send_task(RUN_TASK, args=[run.run_id], queue=queue)
-        except OperationalError as exc:
-            raise TrendFlowError("storage_unavailable", "The broker of the queue does not take messages.") from exc
+        key = video_key(deployment.graph, run)
+        if key is not None:
+            queued(deployment, run_path_of(key))
+        self._send(run.run_id, queue)
         self._instance.report_engine_event(f"The run waits in the queue {queue}.", run, cls=type(self))
+
+    def _send(self, run_id: str, queue: str) -> None:
+        """A message that was sent twice does no harm: only one worker at a time has the run."""
+        deadline = monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._board.expect(run_id)
+                self._app.send_task(RUN_TASK, args=[run_id], queue=queue)
+                return
+            except (OperationalError, TrendFlowError) as exc:
+                if isinstance(exc, TrendFlowError) and exc.error_code != "storage_unavailable":
+                    raise
+                if monotonic() > deadline:
+                    message = "The broker of the queue does not take messages."
+                    raise TrendFlowError("storage_unavailable", message) from exc
+                log.warning("the broker of the queue does not take run %s (%s)", run_id, type(exc).__name__)
+            sleep(_PAUSE_S)

@@ -37,7 +37,7 @@ def priority_of(queue: str) -> Priority:
 
 @dataclass(frozen=True)
 class Rhythm:
-    """How often workers tell that they live and look after each other, seconds.
+    """How often workers tell that they live, look after each other and ask whether their run is cancelled, seconds.
 
     A worker that is dead is noticed after `silent_s + look_s` at the latest.
     """
@@ -45,3 +45,4 @@ class Rhythm:
     beat_s: float = 15.0
     silent_s: float = 45.0
     look_s: float = 5.0
+    cancel_look_s: float = 5.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import os
 import signal
@@ -17,11 +18,11 @@ from dagster._core.events import JobFailureData
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import pack_value
 from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
-from sqlalchemy.exc import DBAPIError
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.orchestration.database_errors import database_error
 from trendflow.orchestration.queue.board import Board
-from trendflow.orchestration.queue.names import ERROR_CODE_TAG, MAX_DELIVERIES, WORKER_TAG
+from trendflow.orchestration.queue.names import ERROR_CODE_TAG, MAX_DELIVERIES, WORKER_TAG, Rhythm
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +31,26 @@ T = TypeVar("T")
 _BROKER_WAIT_S = 1.0
 _DATABASE_WAIT_S = 15.0
 _HOLDER_WAIT_S = 1.0
-_CANCEL_LOOK_S = 5.0
+_STORE_WAIT_S = 5.0
 
 
 class RunTask:
-    """Executes runs by their id, one after the other. `wait` pauses for seconds."""
+    """Executes runs by their id, one after the other.
 
-    def __init__(self, app: Celery, board: Board, worker: str, wait: Callable[[float], object]) -> None:
-        self._board, self._worker, self._wait = board, worker, wait
+    `wait` pauses for seconds. `require_store` raises `storage_unavailable` while the object store does not answer.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        board: Board,
+        worker: str,
+        rhythm: Rhythm,
+        wait: Callable[[float], object],
+        require_store: Callable[[], object],
+    ) -> None:
+        self._board, self._worker, self._rhythm = board, worker, rhythm
+        self._wait, self._require_store = wait, require_store
         # dagster-celery's own tasks do the work; as functions, for they cannot tell a new delivery from a repeated one.
         self._execute = create_execute_job_task(app)
         self._resume = create_resume_job_task(app)
@@ -49,24 +62,26 @@ class RunTask:
         `internal_error` and goes to the dead-letter list.
         """
         try:
-            self._deliver(run_id)
+            # What a run that is let go of said of itself must not be said of the next one.
+            contextvars.copy_context().run(self._deliver, run_id)
         except Reject:
             raise
-        except DBAPIError as exc:
+        except Exception as exc:
+            # Whatever it was, the message must not vanish with it; it cannot go round for ever, deliveries are counted.
+            failed = database_error(exc)
+            if failed is None:
+                log.exception("run %s goes back", run_id)
+                raise Reject(type(exc).__name__, requeue=True) from exc
             # Nothing can be done or recorded without the database, by no worker; this try does not count.
-            log.warning("the database does not answer (%s); run %s goes back", type(exc).__name__, run_id)
+            log.warning("the database does not answer (%s); run %s goes back", type(failed).__name__, run_id)
             self._broker(lambda: self._board.uncount(run_id))
             self._wait(_DATABASE_WAIT_S)
             raise Reject("database", requeue=True) from exc
-        except Exception as exc:
-            # Whatever it was, the message must not vanish with it; it cannot go round for ever, deliveries are counted.
-            log.exception("run %s goes back", run_id)
-            raise Reject(type(exc).__name__, requeue=True) from exc
 
     def _deliver(self, run_id: str) -> None:
         delivery = self._claim(run_id)
         with DagsterInstance.get() as instance:
-            run = instance.get_run_by_id(run_id)
+            run = self._wanted(instance, run_id)
             if run is None or run.is_finished:
                 log.info("run %s has ended before; nothing to do", run_id)
             elif run.status == DagsterRunStatus.CANCELING:
@@ -94,6 +109,25 @@ class RunTask:
             log.info("run %s is held by %s", run_id, claim.holder)
             self._wait(_HOLDER_WAIT_S)
 
+    def _wanted(self, instance: DagsterInstance, run_id: str) -> DagsterRun | None:
+        """The run, once it can be worked on or need not be any more.
+
+        While the store is away every run would fail of it at once, and the queue would empty itself into errors.
+        """
+        while True:
+            run = instance.get_run_by_id(run_id)
+            if run is None or run.is_finished or run.status == DagsterRunStatus.CANCELING:
+                return run
+            try:
+                self._require_store()
+            except TrendFlowError as error:
+                if error.error_class == "transient":
+                    log.warning("the store does not answer; run %s waits", run_id)
+                    self._wait(_STORE_WAIT_S)
+                    continue
+                log.warning("the store cannot be used (%s); run %s will say so", error.error_code, run_id)
+            return run
+
     def _work(self, instance: DagsterInstance, run: DagsterRun) -> None:
         begun = run.status == DagsterRunStatus.STARTED
         if run.job_code_origin is None:
@@ -106,7 +140,7 @@ class RunTask:
         )
         if begun:
             instance.report_engine_event(f"Taken up again by worker {self._worker}.", run)
-        with _cancelled_from_outside(instance, run.run_id):
+        with _cancelled_from_outside(instance, run.run_id, self._rhythm.cancel_look_s):
             (self._resume if begun else self._execute).run(pack_value(args))
 
     def _give_up(self, instance: DagsterInstance, run: DagsterRun, deliveries: int) -> None:
@@ -131,7 +165,7 @@ class RunTask:
 
 
 @contextmanager
-def _cancelled_from_outside(instance: DagsterInstance, run_id: str) -> Iterator[None]:
+def _cancelled_from_outside(instance: DagsterInstance, run_id: str, look_s: float) -> Iterator[None]:
     """Interrupts this process, as Ctrl-C would, once somebody asked Dagster to cancel the run.
 
     Repeated until the run stops: an interrupt between two steps meets nobody who listens.
@@ -139,10 +173,10 @@ def _cancelled_from_outside(instance: DagsterInstance, run_id: str) -> Iterator[
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(_CANCEL_LOOK_S):
+        while not ended.wait(look_s):
             try:
                 run = instance.get_run_by_id(run_id)
-            except DBAPIError as exc:
+            except Exception as exc:  # whatever it was, the next look may say more, and the run goes on
                 log.warning("cannot see whether run %s is cancelled: %s", run_id, type(exc).__name__)
                 continue
             if run is not None and run.status == DagsterRunStatus.CANCELING and not ended.is_set():

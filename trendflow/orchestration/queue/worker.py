@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import socket
 import time
@@ -11,9 +12,15 @@ import uuid
 from collections.abc import Sequence
 from functools import cache
 
-from celery.signals import worker_process_init
+from celery.signals import setup_logging, worker_process_init
 
-from trendflow.config import load_settings
+from trendflow.config import Settings, ensure_home, load_settings
+from trendflow.logs import configure_logging
+from trendflow.metrics.gpu import GpuMetrics
+from trendflow.metrics.host import HostMetrics, this_process_and_its_parent
+from trendflow.metrics.process import ProcessMetrics
+from trendflow.metrics.server import serve
+from trendflow.orchestration.deployment import open_deployment
 from trendflow.orchestration.queue.board import Board, WorkerFacts
 from trendflow.orchestration.queue.celery_app import RUN_TASK, broker_url, make_app
 from trendflow.orchestration.queue.held import HeldRequest, held_tags
@@ -21,34 +28,57 @@ from trendflow.orchestration.queue.names import DEVICE_QUEUES, PRIORITIES, Devic
 from trendflow.orchestration.queue.pulse import Pulse
 from trendflow.orchestration.queue.run_health import Restorer, RunHealth
 from trendflow.orchestration.queue.run_task import RunTask
+from trendflow.orchestration.run_log import take_over_console
+from trendflow.orchestration.scratch import keep_scratch_swept
+
+log = logging.getLogger(__name__)
 
 CODE = ("trendflow.definitions",)
 """What the child imports before its first run."""
+_NO_OBJECT = "ready"
+"""A key that nobody writes: whether it is there costs the store least to say."""
 
 
 def run_worker(
-    name: str, devices: Sequence[DeviceQueue], rhythm: Rhythm | None = None, code: Sequence[str] = CODE
+    name: str,
+    devices: Sequence[DeviceQueue],
+    rhythm: Rhythm | None = None,
+    code: Sequence[str] = CODE,
+    metrics_port: int | None = None,
 ) -> None:
-    """Work until a signal ends it: SIGTERM lets the run end first, SIGQUIT gives its message back.
+    """Work until SIGTERM ends it, which lets the run end first. Killed, it is missed, and another takes up its run.
 
-    The worker's id names this very process, for a worker that is started again is another one. Raises `config_invalid`
-    without a broker, `storage_unavailable` when it does not answer.
+    The worker's id names this very process, for a worker that is started again is another one. Its metrics are told by
+    the child, which is where runs are executed. Raises `config_invalid` without a broker, `storage_unavailable` when it
+    does not answer.
     """
     settings, rhythm = load_settings(), rhythm or Rhythm()
     url = broker_url(settings)
     app = make_app(url, settings.max_duration_sec)
     queues = tuple(queue_name(device, priority) for device in devices for priority in PRIORITIES)
     worker = f"{name}@{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    task = cache(lambda: RunTask(app, Board(url), worker, time.sleep))
+
+    def require_store() -> None:
+        open_deployment(settings).store.exists(_NO_OBJECT)
+
+    task = cache(lambda: RunTask(app, Board(url), worker, rhythm, time.sleep, require_store))
+    ensure_home(settings)
+    configure_logging(settings.log_format or "text", settings.log_level, worker=worker)
+    setup_logging.connect(_logging_stays, weak=False)
+    take_over_console()
 
     @app.task(name=RUN_TASK, Request=HeldRequest, shared=False)
     def run(run_id: str) -> None:
         task()(run_id)
 
     def prepare(**_: object) -> None:
+        metrics = ProcessMetrics()
+        open_deployment(settings, metrics)
         for module in code:
             importlib.import_module(module)
         task()  # in the child: connections must not be shared with the parent
+        if metrics_port is not None:
+            _tell(metrics, settings, f"{name}@{socket.gethostname()}", metrics_port)
 
     worker_process_init.connect(prepare, weak=False)
 
@@ -58,13 +88,29 @@ def run_worker(
     board, restorer = Board(url), Restorer(app)
     pulse = Pulse(board, facts, RunHealth(board, restorer, rhythm), rhythm)
     pulse.start()
+    keep_scratch_swept(settings.scratch_dir)
     try:
-        arguments = ["--hostname", f"{name}@%h", "--queues", ",".join(queues), "--loglevel", "INFO"]
-        app.worker_main(["worker", *arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
+        options = ["--hostname", f"{name}@%h", "--queues", ",".join(queues)]
+        # Quiet: the banner would go past the log.
+        app.worker_main(["--quiet", "worker", *options, "--without-gossip", "--without-mingle", "--without-heartbeat"])
     finally:
         pulse.stop()
         restorer.close()
         board.close()
+
+
+def _logging_stays(**_: object) -> None:
+    """Celery configures no logging where somebody listens to this signal."""
+
+
+def _tell(metrics: ProcessMetrics, settings: Settings, worker_id: str, port: int) -> None:
+    """Serve the metrics of the worker: its two processes, its host, its GPUs, its requests to the store."""
+    host = HostMetrics(metrics, {"scratch": settings.home}, worker_id, this_process_and_its_parent)
+    gpus = GpuMetrics.find(metrics)
+    try:
+        serve(metrics, settings.metrics_host, port, [host.refresh] if gpus is None else [host.refresh, gpus.refresh])
+    except OSError as exc:  # runs can be executed without being watched
+        log.error("nobody can read the metrics of this worker: port %d cannot be had", port, exc_info=exc)
 
 
 def main() -> None:
@@ -72,8 +118,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Execute runs from the queue.")
     parser.add_argument("--name", required=True, help="name of the worker, its own on this host")
     parser.add_argument("--queue", required=True, action="append", choices=DEVICE_QUEUES, help="may be repeated")
+    parser.add_argument("--metrics-port", type=int, help="port for Prometheus; without it no metrics are told")
     given = parser.parse_args()
-    run_worker(given.name, given.queue)
+    run_worker(given.name, given.queue, metrics_port=given.metrics_port)
 
 
 if __name__ == "__main__":

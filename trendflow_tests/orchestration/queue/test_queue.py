@@ -7,9 +7,30 @@ from dagster import DagsterRunStatus
 
 from trendflow.orchestration.queue.celery_app import RUN_TASK, make_app
 from trendflow.orchestration.queue.names import ERROR_CODE_TAG, WORKER_TAG
-from trendflow_tests.orchestration.queue.stage import Stage, kill, wait_for
+from trendflow_tests.orchestration.queue.stage import Stage, wait_for
 
 pytestmark = pytest.mark.xdist_group("queue")
+
+
+def test_a_broker_that_is_restarted_loses_nothing(stage: Stage) -> None:
+    waiting = stage.launch("waiting")  # no worker is there yet, for this is the first test
+    stage.broker.kill()
+    stage.broker.start()
+    stage.worker("one")
+    assert stage.ends(waiting) == DagsterRunStatus.SUCCESS
+    stage.settled()
+    stage.broker.kill()  # while the worker waits for messages
+    stage.broker.start()
+    running = stage.launch("running", wait=True)
+    stage.begun("running")
+    later = stage.launch("later")
+    stage.broker.kill()  # while it works, and until the run has ended
+    stage.go("running")
+    wait_for(lambda: stage.status(running) == DagsterRunStatus.SUCCESS, "the end of the run")
+    stage.broker.start()
+    assert [stage.ends(running), stage.ends(later)] == [DagsterRunStatus.SUCCESS] * 2
+    stage.settled()
+    assert [note["name"] for note in stage.notes()] == ["waiting", "running", "later"]
 
 
 def test_the_second_run_is_warm_and_a_repeated_message_does_nothing(stage: Stage) -> None:
@@ -41,21 +62,24 @@ def test_a_busy_worker_leaves_messages_to_others_and_serves_high_first(stage: St
 
 
 def test_the_run_of_a_killed_worker_is_finished_by_another(stage: Stage) -> None:
-    one = stage.worker("one")
+    stage.worker("one")
+    busy = stage.launch("busy", wait=True)
+    stage.begun("busy")
+    two = stage.worker("two")
     run_id = stage.launch("long", wait=True)
     before = stage.begun("long")
-    stage.worker("two")
-    kill(one.process.pid)
+    stage.kill(two)
+    stage.go("busy")
     after = stage.begun("long", times=2)
     stage.go("long")
-    assert stage.ends(run_id) == DagsterRunStatus.SUCCESS
+    assert [stage.ends(busy), stage.ends(run_id)] == [DagsterRunStatus.SUCCESS] * 2
     stage.settled()
-    assert before["parent"] == one.process.pid != after["parent"]
-    assert len(stage.notes()) == 2
+    assert before["parent"] == two.process.pid != after["parent"]
+    assert len(stage.notes("long")) == 2
     run = stage.instance.get_run_by_id(run_id)
     assert run is not None
-    assert run.tags[WORKER_TAG].startswith("two@")
-    assert [seen.facts.worker.partition("@")[0] for seen in stage.board.workers()] == ["two"]
+    assert run.tags[WORKER_TAG].startswith("one@")
+    assert [seen.facts.worker.partition("@")[0] for seen in stage.board.workers()] == ["one"]
 
 
 def test_a_run_that_kills_every_worker_is_given_up(stage: Stage) -> None:
@@ -72,27 +96,6 @@ def test_a_run_that_kills_every_worker_is_given_up(stage: Stage) -> None:
         (run_id, "internal_error", 3)
     ]
     assert stage.ends(stage.launch("harmless")) == DagsterRunStatus.SUCCESS
-
-
-def test_a_broker_that_is_restarted_loses_nothing(stage: Stage) -> None:
-    waiting = stage.launch("waiting")
-    stage.broker.kill()
-    stage.broker.start()
-    stage.worker("one")
-    assert stage.ends(waiting) == DagsterRunStatus.SUCCESS
-    stage.settled()
-    stage.broker.kill()  # while the worker waits for messages
-    stage.broker.start()
-    running = stage.launch("running", wait=True)
-    stage.begun("running")
-    later = stage.launch("later")
-    stage.broker.kill()  # while it works, and until the run has ended
-    stage.go("running")
-    wait_for(lambda: stage.status(running) == DagsterRunStatus.SUCCESS, "the end of the run")
-    stage.broker.start()
-    assert [stage.ends(running), stage.ends(later)] == [DagsterRunStatus.SUCCESS] * 2
-    stage.settled()
-    assert [note["name"] for note in stage.notes()] == ["waiting", "running", "later"]
 
 
 def test_a_cancelled_run_stops_whether_it_waits_or_works(stage: Stage) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import redis
 from kombu import Connection
 
 from trendflow.contracts.errors import TrendFlowError
@@ -12,17 +13,19 @@ from trendflow.orchestration.queue.board import Board, Claim, WorkerFacts
 from trendflow.orchestration.queue.celery_app import RUN_TASK, make_app
 from trendflow.orchestration.queue.names import Rhythm
 from trendflow.orchestration.queue.run_health import Found, Restorer, RunHealth
-from trendflow_tests.orchestration.queue.stage import Stage, wait_for
+from trendflow_tests.orchestration.queue.stage import Broker, silence
+from trendflow_tests.ports import held_ports
 
 pytestmark = pytest.mark.xdist_group("queue")
 
-SILENT_S = 5.0
+SILENT_S = 3600.0
 
 
 @pytest.fixture
-def taken(stage: Stage) -> Iterator[list[str]]:
+def taken(broker: Broker) -> Iterator[list[str]]:
     """Two messages that were taken from their queue and not acknowledged."""
-    app = make_app(stage.broker.url, 60)
+    redis.Redis.from_url(broker.url).flushall()
+    app = make_app(broker.url, 60)
     for run in ("a", "b"):
         app.send_task(RUN_TASK, args=[run], queue="cpu.normal")
     with app.connection_for_read() as connection:
@@ -39,21 +42,27 @@ def facts(worker: str, *held: str) -> WorkerFacts:
     return WorkerFacts(worker, "host", 1, ("cpu.normal",), held)
 
 
-def test_only_what_the_silent_worker_held_goes_back(stage: Stage, taken: list[str]) -> None:
-    board, app = stage.board, make_app(stage.broker.url, 60)
-    health = RunHealth(board, Restorer(app), Rhythm(beat_s=0, silent_s=SILENT_S))
+class OldBoard(Board):
+    """The board of a broker that runs for long."""
+
+    def uptime_s(self) -> float:
+        return 86400.0
+
+
+def test_only_what_the_silent_worker_held_goes_back(broker: Broker, taken: list[str]) -> None:
+    board, restorer = OldBoard(broker.url), Restorer(make_app(broker.url, 60))
+    rhythm = Rhythm(beat_s=0, silent_s=SILENT_S)
+    health = RunHealth(board, restorer, rhythm)
     assert board.beat(facts("dead", taken[0]))
+    assert board.beat(facts("alive", taken[1]))
     assert board.claim("a", "dead") == Claim(1, None)
     assert board.claim("a", "other") == Claim(0, "dead")
-
-    def look() -> Found | None:
-        assert board.beat(facts("alive", taken[1]))
-        found = health.look()
-        return found if found.lost else None
-
-    # Before that the broker is too young to tell who is silent, or the dead worker was heard a moment ago.
-    found = wait_for(look, "the dead worker to be noticed")
-    assert found == Found(("dead",), 1)
+    assert health.look() == Found()
+    silence(broker, "dead", SILENT_S)
+    young = RunHealth(Board(broker.url), restorer, rhythm)
+    assert young.look() == Found(), "nobody can tell who is silent before the broker runs for so long"
+    assert board.beat(facts("alive", taken[1]))  # everybody has spoken since the messages were seen taken
+    assert health.look() == Found(("dead",), 1)
     assert (board.unacknowledged(), board.waiting()["cpu", "normal"]) == ([taken[1]], 1)
     assert [seen.facts for seen in board.workers()] == [facts("alive", taken[1])]
     assert not board.beat(facts("dead", taken[0])), "a worker that was given up may not come back"
@@ -63,15 +72,8 @@ def test_only_what_the_silent_worker_held_goes_back(stage: Stage, taken: list[st
     assert board.running() == {}
 
 
-class OldBoard(Board):
-    """The board of a broker that runs for long."""
-
-    def uptime_s(self) -> float:
-        return 86400.0
-
-
-def test_what_nobody_tells_of_goes_back_once_everybody_has_spoken(stage: Stage, taken: list[str]) -> None:
-    board = OldBoard(stage.broker.url)
+def test_what_nobody_tells_of_goes_back_once_everybody_has_spoken(broker: Broker, taken: list[str]) -> None:
+    board = OldBoard(broker.url)
     given_back: list[str] = []
     health = RunHealth(board, given_back.append, Rhythm(beat_s=0, silent_s=300))
     board.beat(facts("first", taken[0]))
@@ -84,8 +86,7 @@ def test_what_nobody_tells_of_goes_back_once_everybody_has_spoken(stage: Stage, 
     assert given_back == [taken[1]]
 
 
-def test_a_broker_that_does_not_answer_is_a_typed_error(stage: Stage) -> None:
-    stage.broker.kill()
-    with pytest.raises(TrendFlowError) as refused:
-        Board(stage.broker.url).workers()
+def test_a_broker_that_does_not_answer_is_a_typed_error() -> None:
+    with held_ports(1) as ports, pytest.raises(TrendFlowError) as refused:
+        Board(f"redis://127.0.0.1:{ports[0]}/0").workers()
     assert refused.value.error_code == "storage_unavailable"

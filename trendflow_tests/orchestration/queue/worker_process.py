@@ -1,4 +1,4 @@
-"""A worker as in production, but one that notices silence sooner. Arguments: name, seconds of silence."""
+"""A worker as in production that looks more often and notices silence sooner. Arguments: name, seconds of silence."""
 
 import sys
 
@@ -6,6 +6,5 @@ from trendflow.orchestration.queue.names import Rhythm
 from trendflow.orchestration.queue.worker import run_worker
 
 if __name__ == "__main__":
-    run_worker(
-        sys.argv[1], ["cpu"], Rhythm(0.5, float(sys.argv[2]), 0.5), code=["trendflow_tests.orchestration.queue.jobs"]
-    )
+    rhythm = Rhythm(beat_s=0.5, silent_s=float(sys.argv[2]), look_s=0.5, cancel_look_s=0.5)
+    run_worker(sys.argv[1], ["cpu"], rhythm, code=["trendflow_tests.orchestration.queue.jobs"])

@@ -1,0 +1,276 @@
+"""From a submission to Dagster runs: what a message becomes, in which order, and what survives a kill in between."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from dagster import DagsterInstance, RunRequest
+from dagster._core.events import DagsterEventType
+
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.hand_over import TAKE_SUBMISSIONS, hand_over, order_of
+from trendflow.orchestration.partitions import VIDEO_RUNS
+from trendflow.orchestration.runs import RunContext, RunOrder, create_run, request_key
+from trendflow.orchestration.scheduler import Scheduler
+from trendflow.state.errors import Fenced
+from trendflow.state.global_manager import GlobalManager
+from trendflow.storage.object_store import ObjectStore
+from trendflow.storage.tombstones import tombstone_key
+from trendflow.submission.message import DOCUMENT_DIGEST
+from trendflow_tests.orchestration.runs import edit_profile
+from trendflow_tests.orchestration.scheduling import SECRET, Stage, entries, use_store
+from trendflow_tests.state.runs import BreakingStore
+
+CREATE_RUN = "trendflow.orchestration.hand_over.create_run"
+
+
+class Killed(BaseException):
+    """The process is gone; nothing catches it."""
+
+
+@pytest.fixture
+def deployment(stage: Stage) -> Deployment:
+    return stage.deployment
+
+
+def asked(requests: Sequence[RunRequest]) -> list[str]:
+    """Video ids in the order of the requests."""
+    return [str(request.partition_key).partition("/")[0] for request in requests]
+
+
+def test_a_message_becomes_a_run_and_counts_as_queued_once_dagster_has_it(stage: Stage) -> None:
+    (message,) = stage.submit(entries(["a-video"], priority="high"), force=True)
+    (run,) = stage.take()
+    assert run.tags["trendflow/priority"] == "high"
+    assert int(run.tags["dagster/priority"]) > 0
+    assert stage.instance.get_dynamic_partitions(VIDEO_RUNS) == [message.identity.partition_key]
+    stored = json.loads(stage.deployment.store.get(request_key(message.run_path)))
+    assert stored["force_recompute"] is True
+    assert stored["video_source"]["locator"] == message.source.locator
+    assert (stage.state(message).run["status"], stage.level1(message)) == ("pending", "pending")
+    assert stage.take() == []
+    assert stage.level1(message) == "queued"
+
+
+def test_the_digest_of_a_document_travels_into_the_manifest(stage: Stage) -> None:
+    (message,) = stage.submit(entries(["a-video"]))
+    told = replace(message, metadata={DOCUMENT_DIGEST: "d" * 64})
+    create_run(stage.deployment, order_of(stage.deployment, told))
+    manifest = stage.deployment.results.read_manifest(message.run_path)
+    assert manifest is not None
+    assert manifest["run"]["document_digest"] == "d" * 64
+
+
+def test_runs_are_asked_for_again_until_they_are_seen_and_launched_once(stage: Stage) -> None:
+    messages = stage.submit(entries(["one", "two"]))
+    first = stage.ask()
+    assert asked(first) == ["one", "two"]
+    stage.restart()
+    assert asked(stage.ask()) == ["one", "two"]
+    stage.launch(first[0])
+    assert asked(stage.ask()) == ["two"]
+    stage.restart()
+    assert [run.tags["dagster/partition"] for run in stage.take()] == [messages[1].identity.partition_key]
+    stage.restart()
+    assert stage.ask() == []
+    assert [stage.level1(message) for message in messages] == ["queued", "queued"]
+    assert len(stage.runs()) == 2
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_kill_at_any_write_loses_nothing_and_launches_nothing_twice(
+    stage: Stage, deployment: Deployment, before: bool
+) -> None:
+    number = 0
+    while True:
+        store = ObjectStore.open("memory://")
+        use_store(deployment, store, stage.clock)
+        stage.restart()
+        (message,) = stage.submit(entries([f"video-{number}-{before}"]))
+        breaking = BreakingStore(store, number, Killed(), before=before)
+        use_store(deployment, breaking, stage.clock)
+        try:
+            stage.take()
+            stage.take()
+            died = False
+        except Killed:
+            died = True
+        use_store(deployment, store, stage.clock)
+        stage.restart()
+        stage.take()
+        stage.take()
+        (run,) = stage.runs(message)
+        assert stage.level1(message) == "queued"
+        assert stage.state(message).run["status"] == "pending"
+        assert deployment.results.read_manifest(message.run_path) is not None
+        stage.finish(run)  # the next round begins with an empty Dagster
+        if not died:
+            break
+        number += 1
+    assert number > 15, "the kills must have met every kind of object"
+
+
+def test_a_kill_before_the_partition_exists_is_made_up_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    (message,) = stage.submit(entries(["a-video"]))
+
+    def die(*arguments: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DagsterInstance, "add_dynamic_partitions", die)
+        with pytest.raises(Killed):
+            stage.ask()
+    stage.restart()
+    assert len(stage.take()) == 1
+    assert len(stage.runs(message)) == 1
+
+
+def test_no_more_than_so_many_are_handed_over_and_the_rest_keeps_its_order(stage: Stage) -> None:
+    stage.submit(entries([f"low-{number}" for number in range(3)], priority="low"))
+    stage.submit(entries([f"normal-{number}" for number in range(5)]))
+    stage.submit(entries(["urgent"], priority="high"))
+    runs = stage.take()
+    # Low was owed its turn when the scheduler began, for nobody knew how long it had waited.
+    assert [run.tags["dagster/partition"].partition("/")[0] for run in runs] == [
+        "low-0",
+        "normal-0",
+        "urgent",
+        "normal-1",
+    ]
+    assert stage.take() == []
+    assert stage.take() == []
+    stage.finish(runs[0])
+    stage.finish(runs[1])
+    assert asked(stage.ask()) == ["normal-2", "normal-3"]
+    stage.restart()
+    assert asked(stage.ask()) == ["normal-2", "normal-3"]
+
+
+def test_nothing_is_handed_over_while_the_disk_is_full(
+    stage: Stage, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.submit(entries(["a-video"]))
+    monkeypatch.setattr("trendflow.orchestration.submitting.free_bytes", lambda settings: -1)
+    assert stage.ask() == []
+
+
+def test_a_run_whose_profile_changed_ends_explained_and_holds_nobody_up(stage: Stage, deployment: Deployment) -> None:
+    (stale,) = stage.submit(entries(["stale"]))
+    edit_profile(deployment, lambda profile: replace(profile, sampling_policy_version="another"))
+    (good,) = stage.submit(entries(["good"]))
+    assert [run.tags["dagster/partition"] for run in stage.take()] == [good.identity.partition_key]
+    run = stage.state(stale).run
+    assert (run["status"], run["error_code"], stage.level1(stale)) == ("error", "config_invalid", "error")
+    assert "submit the video again" in run["error"]
+
+
+def test_a_run_whose_profile_is_gone_ends_explained(stage: Stage, deployment: Deployment) -> None:
+    (message,) = stage.submit(entries(["a-video"]))
+    graph = deployment.graph
+    vars(deployment)["graph"] = replace(graph, profiles={})
+    assert stage.ask() == []
+    vars(deployment)["graph"] = graph
+    assert stage.state(message).run["error_code"] == "config_invalid"
+    assert stage.level1(message) == "error"
+
+
+def test_whatever_a_message_does_to_the_scheduler_the_others_have_their_turn(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = stage.submit(entries(["bad", "good"]))
+
+    def breaking(deployment: Deployment, order: RunOrder) -> RunContext:
+        if order.identity == bad.identity:
+            raise ZeroDivisionError
+        return create_run(deployment, order)
+
+    monkeypatch.setattr(CREATE_RUN, breaking)
+    assert [run.tags["dagster/partition"] for run in stage.take()] == [good.identity.partition_key]
+    assert stage.state(bad).run["error_code"] == "internal_error"
+
+
+def test_what_may_pass_keeps_a_message_in_line(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    (message,) = stage.submit(entries(["a-video"]))
+
+    def breaking(deployment: Deployment, order: RunOrder) -> RunContext:
+        raise TrendFlowError("storage_unavailable", "The store does not answer.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CREATE_RUN, breaking)
+        with pytest.raises(TrendFlowError, match="The store does not answer"):
+            stage.ask()
+    assert stage.level1(message) == "pending"
+    assert len(stage.take()) == 1
+
+
+def test_a_deleted_video_is_not_made_and_leaves_no_trace(stage: Stage, deployment: Deployment) -> None:
+    (message,) = stage.submit(entries(["a-video"]))
+    deployment.store.put(tombstone_key("upload", "a-video", SECRET.encode()), b"{}")
+    assert stage.ask() == []
+    assert stage.level1(message) == "cancelled"
+    assert list(deployment.store.list(f"state/{message.run_path}")) == []
+    assert deployment.results.read_manifest(message.run_path) is None
+
+
+def test_two_processes_at_once_launch_everything_once(stage: Stage, deployment: Deployment) -> None:
+    """Each takes level 1 from the other whenever it is its turn."""
+    messages = stage.submit(entries([f"video-{number}" for number in range(4)]))
+    both = [Scheduler(deployment), Scheduler(deployment)]
+    launching = threading.Lock()
+
+    def tick(scheduler: Scheduler) -> bool:
+        try:
+            with scheduler.turn() as level1:
+                assert level1 is not None
+                requests = hand_over(scheduler, level1, stage.instance)
+        except Fenced:
+            return False
+        with launching:  # Dagster has one daemon
+            for request in requests:
+                stage.launch(request)
+        return True
+
+    with ThreadPoolExecutor(2) as processes:
+        for _ in range(5):
+            list(processes.map(tick, both))
+    while not tick(both[0]):
+        pass
+    assert sorted(run.tags["dagster/partition"] for run in stage.runs()) == sorted(
+        message.identity.partition_key for message in messages
+    )
+    assert {stage.level1(message) for message in messages} == {"queued"}
+
+
+def test_a_process_that_lost_level_1_says_so_and_takes_it_back(stage: Stage, deployment: Deployment) -> None:
+    assert stage.ask() == []
+    GlobalManager.open(deployment.states, holder="another-process")
+    assert "taken level 1 over" in str(stage.sensor(TAKE_SUBMISSIONS).skip_message)
+    stage.submit(entries(["a-video"]))
+    assert len(stage.take()) == 1
+    assert deployment.states.read_global()["knobs"]["handed_over_runs"] == 4
+
+
+def test_a_thousand_videos_go_in_fair_order_and_few_at_a_time(stage: Stage, deployment: Deployment) -> None:
+    count, cap = 1000, 50
+    vars(deployment)["settings"] = deployment.settings.model_copy(update={"handed_over_runs": cap})
+    messages = stage.submit(entries([f"video-{number:04d}" for number in range(count)]))
+    order: list[str] = []
+    with DagsterInstance.ephemeral() as stage.instance:
+        mine = Scheduler(deployment)
+        while len(order) < count:
+            with mine.turn() as level1:
+                assert level1 is not None
+                requests = hand_over(mine, level1, stage.instance)
+            runs = [run for run in map(stage.launch, requests) if run is not None]
+            assert 0 < len(runs) <= cap
+            assert len(mine.expected) <= cap
+            order += [run.tags["dagster/partition"] for run in runs]
+            for run in runs:
+                stage.finish(run, DagsterEventType.RUN_SUCCESS)
+    assert order == [message.identity.partition_key for message in messages]
