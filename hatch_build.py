@@ -10,6 +10,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 DATA = (
     "component_graph.yaml",
+    "constraints.txt",
     "dagster.yaml",
     "models",
     "requirements-triton.txt",

@@ -20,9 +20,9 @@ from benchmarks.pipeline import DOCUMENT, call_directly, same_results, submit, t
 from trendflow.commands.process import prepare_dagster_home
 from trendflow.contracts.artifact import Artifact
 from trendflow.orchestration.document_input import providing
-from trendflow.orchestration.inputs import drop_scratch
 from trendflow.orchestration.launch import process_here
 from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.scratch import drop_scratch
 
 GOAL = 1.10
 REPEATS = 3

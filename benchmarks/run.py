@@ -28,7 +28,7 @@ LIBRARIES = (
 )
 BENCHMARKS = (
     *("segmenter", "overhead", "memory", "components", "libraries", "cuts", "npz", "dataset"),
-    *("triton", "precision"),
+    *("triton", "precision", "queue"),
 )
 
 

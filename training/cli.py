@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from trendflow.commands.entry_point import run_app
+from trendflow.logs import configure_logging
 
 app = typer.Typer(
     name="training",
@@ -26,7 +26,7 @@ _CONFIG = "Settings: a YAML file, or one of training/configs by its name, such a
 
 @app.callback()
 def _root(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside.")] = False) -> None:
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(name)s %(message)s")
+    configure_logging("text", "INFO" if verbose else "ERROR")
 
 
 @app.command()

@@ -13,6 +13,8 @@ from dagster import (
 )
 
 from training.assets import TRAINING_DATASET, TrainingResource, build_training_assets, training_dataset
+from trendflow.config import load_settings
+from trendflow.logs import configure_logging
 
 TRAIN_BASELINES, TRAIN_ON_NEW_DATASET = "train_baselines", "train_on_new_dataset"
 
@@ -55,4 +57,6 @@ def _sensor() -> AssetSensorDefinition:
     return train_on_new_dataset
 
 
+_settings = load_settings()
+configure_logging(_settings.log_format, _settings.log_level)  # of a code server; other processes have done it
 defs = build_definitions(TrainingResource())

@@ -5,17 +5,17 @@ The group `models` is parsed in `trendflow.commands.models_group`.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from trendflow.commands import dataset, snapshots
 from trendflow.commands.entry_point import run_app
 from trendflow.commands.models_group import models_app
+from trendflow.logs import configure_logging
 
 app = typer.Typer(
     name="trendflow",
@@ -38,6 +38,7 @@ app.add_typer(dataset.app, name="dataset")
 # YouTube ids may begin with '-': such a run key is an argument, not a row of options.
 _RUN_KEYS = {"ignore_unknown_options": True}
 RunKey = Annotated[str, typer.Argument(metavar="VIDEO_ID/RUN_ID", help="A run, as printed by process or show.")]
+_Priority = Literal["high", "normal", "low"]
 _DOCUMENT = "The video's text as a JSON file: title, description, tags, language, transcript. It is read, never stored."
 
 
@@ -46,7 +47,7 @@ def _root(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside.")] = False,
     home: Annotated[Path | None, typer.Option(help="State folder; default .trendflow or $TRENDFLOW_HOME.")] = None,
 ) -> None:
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(name)s %(message)s")
+    configure_logging("text", "INFO" if verbose else "ERROR")
     if home is not None:
         os.environ["TRENDFLOW_HOME"] = str(home.expanduser().absolute())
     os.environ.setdefault("NUMBA_CACHE_DIR", str(_compiled_code()))
@@ -106,13 +107,62 @@ def resume(
 
 @app.command()
 def submit(
-    sources: Annotated[list[str], typer.Argument(metavar="FILE|URL...", help="Videos to register.")],
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE|URL]...", help="Local video files or YouTube video URLs.")
+    ] = None,
+    listed: Annotated[
+        str | None, typer.Option("--list", metavar="FILE", help="A list of them: lines, or .csv or .json.")
+    ] = None,
+    channel: Annotated[str | None, typer.Option(metavar="URL", help="All videos of a channel or playlist.")] = None,
     profile: Annotated[str | None, typer.Option(help="Profile of component_graph.yaml.")] = None,
+    priority: Annotated[_Priority, typer.Option(help="Whose turn it is first; a list may state its own.")] = "normal",
+    force: Annotated[bool, typer.Option("--force", help="Recompute everything, reuse nothing.")] = False,
+    run_id: Annotated[str | None, typer.Option(help="Id of the run of one video; default a UUID.")] = None,
+    submission_id: Annotated[
+        str | None,
+        typer.Option(metavar="YYYYMMDD-NAME", help="Id of the submission: the same one again changes nothing."),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Watch until all runs have ended; Ctrl-C ends the watching only.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Register videos as partitions, to be launched from the Dagster UI. Prints one partition key per video."""
-    from trendflow.commands.process import submit as run
+    """Put videos into the queue; workers process them. One that cannot be taken is explained and stops no other.
 
-    raise typer.Exit(run(sources, profile))
+    A CSV list has a header with `source` and any of `video_id`, `run_id`, `priority`; a JSON list is an array of
+    sources or of objects with these keys.
+    """
+    from trendflow.commands.submit import Order
+    from trendflow.commands.submit import submit as run
+
+    order = Order(tuple(sources or ()), listed, channel, profile, priority, force, run_id, submission_id, wait, as_json)
+    raise typer.Exit(run(order))
+
+
+@app.command()
+def submissions(
+    submission_id: Annotated[str | None, typer.Argument(help="A submission; default lists the latest.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch until all runs have ended.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List what was submitted, or report one submission: what is done, what failed and why, what to do next."""
+    from trendflow.commands.submissions import submissions as run
+
+    raise typer.Exit(run(submission_id, wait, as_json))
+
+
+@app.command(context_settings=_RUN_KEYS)
+def retry(
+    wanted: Annotated[
+        str, typer.Argument(metavar="SUBMISSION|VIDEO_ID/RUN_ID", help="A submission, or one run that failed.")
+    ],
+    wait: Annotated[bool, typer.Option("--wait", help="Watch until all runs have ended.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Submit again what failed of something that passes; what these runs had finished is reused."""
+    from trendflow.commands.submissions import retry as run
+
+    raise typer.Exit(run(wanted, wait, as_json))
 
 
 @app.command()
@@ -128,16 +178,19 @@ def up(
     services: Annotated[
         list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Services with what they need; default all.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Workers that process videos; default as many as the last time.")
+    ] = None,
 ) -> None:
-    """Start the production servers as processes of this machine; other commands in this home then use them."""
+    """Start the production shape as processes of this machine; other commands in this home then use it."""
     from trendflow.commands.fleet import up as run
 
-    raise typer.Exit(run(services or []))
+    raise typer.Exit(run(services or [], workers))
 
 
 @app.command()
 def down() -> None:
-    """End the servers that `up` started; their data stay."""
+    """End what `up` started; its data stay."""
     from trendflow.commands.fleet import down as run
 
     raise typer.Exit(run())
@@ -145,7 +198,7 @@ def down() -> None:
 
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Say how the servers are that `up` started."""
+    """Say how the fleet is that `up` started, and where to reach it."""
     from trendflow.commands.fleet import status as run
 
     raise typer.Exit(run(as_json))
@@ -302,11 +355,11 @@ def costs(
 
 
 @app.command()
-def doctor() -> None:
-    """Check that this installation can process videos."""
-    from trendflow.commands.upkeep import doctor as run
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Examine everything that processing videos needs, and say what to do where something is wrong."""
+    from trendflow.commands.doctor import doctor as run
 
-    raise typer.Exit(run())
+    raise typer.Exit(run(as_json))
 
 
 @app.command("warm-up")

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.logs import LogFormat, LogLevel
 
 _ENV_PREFIX = "TRENDFLOW_"
 _CPU_BATCH = 8
@@ -63,6 +64,19 @@ class Settings(BaseSettings):
     broker_url: SecretStr | None = Field(
         None, description="Redis-compatible broker of the run queue, redis://[user:password@]host:port/0; default none."
     )
+    submission_window_sec: float = Field(10.0, gt=0, description="Time in which submitted runs gather to a batch.")
+    submission_refuse_above: int = Field(100, ge=0, description="Waiting runs above which a submission is refused.")
+    submission_capacity: int = Field(10_000, ge=1, description="Runs that may wait at all.")
+    handed_over_runs: int = Field(
+        50, ge=1, description="Runs that Dagster has at once; the others wait, in an order that is fair."
+    )
+    min_free_gb: float = Field(20.0, ge=0, description="Free space below which no run is accepted or begins.")
+    cache_ttl_days: float = Field(3.0, ge=0, description="Age up to which an earlier run answers a submission.")
+    text_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Key under which the text of submitted videos waits in the broker; without it none is taken.",
+    )
     tombstone_key: SecretStr | None = Field(None, description="Key under which the ids of deleted videos are hashed.")
     api_host: str = Field("127.0.0.1", description="Address that the HTTP service listens on.")
     api_port: int = Field(8300, ge=0, le=65535, description="Its port; 0 takes any free one.")
@@ -75,6 +89,11 @@ class Settings(BaseSettings):
         None, description="Authority of the certificates that callers must have; default asks for none."
     )
     webhook_key: SecretStr | None = Field(None, description="Key that webhooks are signed with; without it none go.")
+    metrics_host: str = Field("127.0.0.1", description="Address that workers tell their metrics on.")
+    log_format: LogFormat | None = Field(
+        None, description="'json' or 'text'; default is text, and in processes of Dagster its own format."
+    )
+    log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     @field_validator(
         "home",

@@ -32,6 +32,8 @@ class CostEstimate:
     rows: int
     """How many rows the medians are of, at most `PLANNED_FROM`."""
     latency_ms_per_unit: float
+    units: float
+    """Median number of units of an execution."""
     cpu_rss_peak_mb: float | None
     """Median of the rows that measured it, None when none did."""
     gpu_memory_per_task_mb: float | None
@@ -73,6 +75,7 @@ def estimates(rows: Iterable[CostRow]) -> list[CostEstimate]:
                 device_profile=last["device_profile"],
                 rows=len(series),
                 latency_ms_per_unit=statistics.median(row["latency_ms_per_unit"] for row in series),
+                units=statistics.median(row["units"] for row in series),
                 cpu_rss_peak_mb=_median_of_measured(series, "cpu_rss_peak_mb"),
                 gpu_memory_per_task_mb=_median_of_measured(series, "gpu_memory_per_task_mb"),
                 measured_until=last["valid_from"],

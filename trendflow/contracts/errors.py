@@ -109,7 +109,7 @@ def _rebuild(cls: type[TrendFlowError], code: str, message: str, detail: dict[st
 def as_typed(exc: BaseException) -> TrendFlowError:
     """Map any exception to a typed one. Unknown exceptions become `internal_error` naming only their type.
 
-    The text of a foreign exception may quote user data or paths, so it stays in the process log.
+    The text of a foreign exception may quote user data or paths, so nothing repeats it; logs tell where it came from.
     """
     if isinstance(exc, TrendFlowError):
         return exc

@@ -216,6 +216,28 @@ def visible_device(device: str, visible: str | None) -> str:
     return names[ordinal]
 
 
+def cuda_devices(nvml: Any = None) -> list[str]:
+    """UUIDs of the GPUs of this host that CUDA_VISIBLE_DEVICES lets through, as that variable takes them.
+
+    None of them is probed. Empty without the NVIDIA library or a working driver: such a host has none to use. `nvml`
+    is the module pynvml.
+    """
+    if nvml is None:
+        try:
+            nvml = _nvml_library()
+        except TrendFlowError:
+            return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = None if visible is None else {name.strip() for name in visible.split(",")}
+    try:
+        nvml.nvmlInit()
+        handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
+        found = [str(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+    except nvml.NVMLError:
+        return []
+    return [uuid for number, uuid in enumerate(found) if names is None or names & {uuid, str(number)}]
+
+
 def probe_inputs() -> dict[str, np.ndarray]:
     """Random operands: `image` [1,8,32,32] and `kernel` [16,8,3,3] to convolve, `left` [64,256] · `right` [256,32]."""
     random = np.random.default_rng(0)

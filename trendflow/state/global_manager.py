@@ -38,6 +38,11 @@ class GlobalManager:
         """Level 1 as this process knows it, without queue positions."""
         return self._view.documents[GLOBAL]
 
+    def follow(self) -> None:
+        """Read what others wrote since. Raises `Fenced` when one of them has replaced this manager."""
+        self._view.follow()
+        self._file.is_in_force(self._view.documents)
+
     def run_status(self, run_path: str, to: RunState, **data: Any) -> None:
         """A run was seen to be in this state. What lies between is recorded too, so that every transition is legal.
 
@@ -62,10 +67,13 @@ class GlobalManager:
         """Write the file if it is 50 events or 10 s behind; call it with a heartbeat."""
         self._file.checkpoint_if_due()
 
-    def fold(self, keep_since: str) -> int:
-        """Fold the events into `state_events.jsonl` without those before `keep_since` (UTC); the objects removed."""
+    def fold(self, keep_since: str, leave_since: str | None = None) -> int:
+        """Fold the events into `state_events.jsonl` without those before `keep_since` (UTC); the objects removed.
+
+        With `leave_since` a manager that this one replaced, and that follows the log, still finds out from it.
+        """
         self._file.checkpoint()
-        return self._journal.fold(keep_since)
+        return self._journal.fold(keep_since, leave_since)
 
     def close(self) -> None:
         self._file.checkpoint()

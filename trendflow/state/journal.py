@@ -79,10 +79,17 @@ class Journal:
         self._store.put(export_key(self._folder), b"".join(lines))
         return events[-1].seq
 
-    def fold(self, keep_since: str | None = None) -> int:
-        """Export, then remove the event objects that the export replaces; returns how many there were."""
+    def fold(self, keep_since: str | None = None, leave_since: str | None = None) -> int:
+        """Export, then remove the event objects that the export replaces; returns how many there were.
+
+        Objects of events from `leave_since` (UTC) on are left for those who follow the log number by number.
+        """
         end = self.export(keep_since)
-        gone = [seq for seq in self._numbers(1) if seq <= end]
+        recent = (
+            () if leave_since is None else (seq for seq, event in self._folded(1).items() if event.ts >= leave_since)
+        )
+        left = min(recent, default=end + 1)
+        gone = [seq for seq in self._numbers(1) if seq <= end and seq < left]
         # The first ones first: what is left after a crash still ends where the log ends.
         return sum(self._store.delete(event_key(self._folder, seq)) for seq in gone)
 

@@ -88,6 +88,7 @@ def _component_status(document: Document, event: Event) -> Document:
         "status": event.to,
         "attempt": data["attempt"],
         "owner": data.get("owner", row["owner"]),
+        "retry_count": 0 if newer else row["retry_count"],  # those of its last attempt; level 2 counts them all
         "finished_at": event.ts if ended else None,
         "error": data.get("error", data.get("because")),
         "error_code": data.get("error_code"),

@@ -192,6 +192,19 @@ class RunManager:
         self._tell_processor(self._processor_of(name))
         self.checkpoint_if_due()
 
+    def relaunch_scheduled(self, error_code: str, attempt: int, wait_sec: float) -> None:
+        """The run ended of `error_code`, has waited, and will be launched again for the `attempt`-th time."""
+
+        def draft(documents: Documents) -> Draft | None:
+            run = documents[RUN]
+            if run["status"] != "error":
+                raise IllegalTransition.of(self._run_path, run["status"], "queued")
+            data = {"error_code": error_code, "attempt": attempt, "wait_sec": wait_sec}
+            return Draft("retry_scheduled", self._run_path, data=data)
+
+        self._files[RUN].append(draft)
+        self.checkpoint()
+
     def oom_reduced(self, name: str, batch_size: int, reduced_to: int) -> None:
         """The component ran out of memory and goes on with smaller batches."""
         self._component_note("oom_reduced", name, {"batch_size": batch_size, "reduced_to": reduced_to})

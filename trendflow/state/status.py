@@ -15,16 +15,22 @@ from trendflow.state.transitions import COMPONENT_END
 
 StatusDocument = dict[str, Any]
 
+_WAITING = ("pending", "queued")
 _COPIED = ("status", "progress", "started_at", "finished_at", "done", "total", "error", "error_code", "cache_hit")
 
 
 def status_document(
-    view: RunView, *, queue_position: int | None = None, expected_sec: Mapping[str, float] | None = None
+    view: RunView,
+    *,
+    queue_position: int | None = None,
+    expected_sec: Mapping[str, float] | None = None,
+    starts_at: str | None = None,
 ) -> StatusDocument:
     """What stands in the log, and nothing that depends on when it is asked: equal states have equal documents.
 
     `queue_position` comes from level 1. `expected_sec` holds the expected seconds of components, one after the other;
-    with it a running run gets an `estimated_finish`, counted from its last event.
+    with them a running run gets an `estimated_finish`, counted from its last event, and one that waits gets it where
+    `starts_at` (UTC) says when it is expected to begin. It is null when nothing is known of what is left.
     """
     run, components = view.run, view.components
     current = sorted(
@@ -47,7 +53,7 @@ def status_document(
         "submitted_at": run["submitted_at"],
         "started_at": run["started_at"],
         "updated_at": run["updated_at"],
-        "estimated_finish": _estimated_finish(view, expected_sec),
+        "estimated_finish": _estimated_finish(view, expected_sec or {}, starts_at),
         "error": run["error"],
         "error_code": run["error_code"],
         "warnings": run["warnings"],
@@ -70,13 +76,12 @@ def _component(row: Document) -> dict[str, Any]:
     return {**{name: row[name] for name in _COPIED}, "duration_ms": milliseconds(row["started_at"], row["finished_at"])}
 
 
-def _estimated_finish(view: RunView, expected_sec: Mapping[str, float] | None) -> str | None:
-    if expected_sec is None or view.run["status"] != "running":
+def _estimated_finish(view: RunView, expected_sec: Mapping[str, float], starts_at: str | None) -> str | None:
+    status = view.run["status"]
+    since = view.run["updated_at"] if status == "running" else starts_at if status in _WAITING else None
+    left = {name: row for name, row in view.components.items() if row["status"] not in COMPONENT_END}
+    if since is None or (left and not left.keys() & expected_sec.keys()):
         return None
-    left = math.fsum(
-        expected_sec.get(name, 0.0) * (1 - row["progress"])
-        for name, row in view.components.items()
-        if row["status"] not in COMPONENT_END
-    )
-    finish = datetime.fromisoformat(view.run["updated_at"]) + timedelta(seconds=left)
+    seconds = math.fsum(expected_sec.get(name, 0.0) * (1 - row["progress"]) for name, row in left.items())
+    finish = datetime.fromisoformat(since) + timedelta(seconds=seconds)
     return finish.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -29,6 +29,7 @@ def row(minute: int, latency: float, **changes: Any) -> dict[str, Any]:
         "component": "core_clip",
         "component_part": "whole",
         "unit": "frame",
+        "units": minute + 1,
         "input_bucket": "426x240",
         "model_signature": "0" * 64,
         "producer_version": "1.0.0",

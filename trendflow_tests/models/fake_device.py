@@ -60,6 +60,12 @@ class FakeNvml:
         self.handles.append(index)
         return index
 
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetUUID(self, handle: object) -> str:
+        return f"GPU-{handle}"
+
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> object:
         self.handles.append(uuid)
         return uuid

@@ -48,7 +48,7 @@ class Crash(Exception):
 class BreakingStore(ObjectStore):
     """A store of which the write number `at` (from 0) fails: `before` it happens, or after, when its answer is lost."""
 
-    def __init__(self, store: ObjectStore, at: int, failure: Exception, *, before: bool) -> None:
+    def __init__(self, store: ObjectStore, at: int, failure: BaseException, *, before: bool) -> None:
         super().__init__(store._backend)
         self.writes = 0
         self._at, self._failure, self._before = at, failure, before

@@ -168,6 +168,9 @@ def test_no_field_may_be_absent_invented_or_of_another_kind(kind: str) -> None:
         ("component_status", {"to": "skipped", "data": {"attempt": 1}}),
         ("component_status", {"to": "queued", "data": {"attempt": 1}}),
         ("retry_scheduled", {"from": "waiting"}),
+        ("retry_scheduled", {"level": 2, "manager": "run"}),
+        ("retry_scheduled", {"subject": PATH}),
+        ("retry_scheduled", {"level": 2, "manager": "run", "subject": PATH}),
         ("run_status", {"from": "pending", "to": "recovering", "data": {}}),
         ("run_status", {"from": "running", "to": "error", "data": {}}),
         ("run_status", {"level": 3, "manager": "visual"}),
@@ -180,6 +183,10 @@ def test_no_field_may_be_absent_invented_or_of_another_kind(kind: str) -> None:
 )
 def test_types_levels_and_states_that_do_not_go_together(kind: str, changes: dict[str, Any]) -> None:
     assert not readable(document(kind, **changes))
+
+
+def test_a_run_may_be_retried_as_a_component_may() -> None:
+    assert readable(document("retry_scheduled", level=2, manager="run", subject=PATH, **{"from": None, "to": None}))
 
 
 def test_what_breaks_the_contract_is_not_encoded() -> None:

@@ -106,3 +106,13 @@ def test_a_clock_that_runs_backwards_makes_no_negative_durations(states: StateSt
     second = opened(states, "worker-2")
     second.component_finished("segmenter", "success", [])
     assert shown(second)["progress"]["components"]["segmenter"]["duration_ms"] == 0.0
+
+
+def test_a_run_that_waits_is_estimated_from_its_expected_beginning(states: StateStore) -> None:
+    manager = accepted(states)
+    begin, expected = "2026-01-02T01:00:00.000Z", {"segmenter": 10.0, "core_clip": 20.0}
+    assert shown(manager, expected_sec=expected)["estimated_finish"] is None
+    assert shown(manager, expected_sec={}, starts_at=begin)["estimated_finish"] is None
+    assert shown(manager, expected_sec={"unknown": 5.0}, starts_at=begin)["estimated_finish"] is None
+    waiting = shown(manager, expected_sec=expected, starts_at=begin)
+    assert (waiting["status"], waiting["estimated_finish"]) == ("pending", "2026-01-02T01:00:30.000Z")
