@@ -1,6 +1,6 @@
 """The `trendflow` command. Parsing only: each command lives in `trendflow.commands` and is imported when it runs.
 
-The group `models` is parsed in `trendflow.commands.models_group`.
+Groups of commands are parsed in `trendflow.commands.*_group`, `snapshots` and `dataset`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import typer
 from trendflow.commands import dataset, snapshots
 from trendflow.commands.entry_point import run_app
 from trendflow.commands.models_group import models_app
+from trendflow.commands.schemas_group import components_app, schemas_app
+from trendflow.commands.triton_group import triton_app
 from trendflow.logs import configure_logging
 
 app = typer.Typer(
@@ -25,9 +27,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-schemas_app = typer.Typer(help="The machine schemas of everything that is stored.", no_args_is_help=True)
-components_app = typer.Typer(help="The components: what they measure and how.", no_args_is_help=True)
-triton_app = typer.Typer(help="The model server: models executed outside the worker processes.", no_args_is_help=True)
 app.add_typer(components_app, name="components")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(models_app, name="models")
@@ -378,99 +377,6 @@ def graph(
     from trendflow.commands.upkeep import graph as run
 
     raise typer.Exit(run(output))
-
-
-@components_app.command("docs")
-def components_docs(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Markdown file to write.")] = Path(
-        "docs/components.md"
-    ),
-) -> None:
-    """Write the reference page of all components."""
-    from trendflow.commands.components import docs
-
-    raise typer.Exit(docs(output))
-
-
-@schemas_app.command("list")
-def schemas_list() -> None:
-    """List the artifact schemas."""
-    from trendflow.commands.schemas import list_schemas
-
-    raise typer.Exit(list_schemas())
-
-
-@schemas_app.command("check")
-def schemas_check() -> None:
-    """Fail when a schema or a component changed without a new version."""
-    from trendflow.commands.schemas import check
-
-    raise typer.Exit(check())
-
-
-@schemas_app.command("docs")
-def schemas_docs(
-    name: Annotated[str | None, typer.Argument(help="A schema version to print.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the pages of all schemas.")] = None,
-) -> None:
-    """Render the human page of one schema, or of all."""
-    from trendflow.commands.schemas import docs
-
-    raise typer.Exit(docs(output, name))
-
-
-@schemas_app.command("lock")
-def schemas_lock(
-    unreleased: Annotated[
-        list[str] | None,
-        typer.Option("--unreleased", help="A schema or component whose pinned version never left this machine."),
-    ] = None,
-) -> None:
-    """Pin new schema versions and producer versions."""
-    from trendflow.commands.schemas import lock
-
-    raise typer.Exit(lock(unreleased or []))
-
-
-Profile = Annotated[str | None, typer.Option(help="Profile of component_graph.yaml.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port on loopback; default is a free one.")]
-
-
-@triton_app.command("up")
-def triton_up(
-    profile: Profile = None, http_port: Port = None, grpc_port: Port = None, metrics_port: Port = None
-) -> None:
-    """Start a Triton server with the models of a profile. The first time it installs the server, without root."""
-    from trendflow.commands.triton import up
-
-    raise typer.Exit(up(profile, {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}))
-
-
-@triton_app.command("down")
-def triton_down() -> None:
-    """End the server that `up` started."""
-    from trendflow.commands.triton import down
-
-    raise typer.Exit(down())
-
-
-@triton_app.command("status")
-def triton_status() -> None:
-    """Say where the server is and which models are ready."""
-    from trendflow.commands.triton import status
-
-    raise typer.Exit(status())
-
-
-@triton_app.command("repository")
-def triton_repository(
-    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; what is there is replaced.")],
-    profile: Profile = None,
-) -> None:
-    """Write the model repository of a profile for Triton's container images."""
-    from trendflow.commands.triton import repository
-
-    raise typer.Exit(repository(output, profile))
 
 
 def main() -> None:
