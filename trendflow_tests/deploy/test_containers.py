@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +18,20 @@ import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
 
-from trendflow.config import Settings
+from trendflow.config import Settings, load_settings
 from trendflow.fleet.environment import DEPLOYMENT_KEYS, write_dagster_home
+from trendflow.fleet.files import make_folder
+from trendflow.fleet.postgresql import POSTGRESQL
 from trendflow.fleet.service import Site
+from trendflow.fleet.valkey import VALKEY
 from trendflow.service.users import Users
+from trendflow_tests.ports import held_ports
 
 REPO = Path(__file__).resolve().parents[2]
 DEPLOY = REPO / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 SETTINGS = {f"TRENDFLOW_{field.upper()}" for field in Settings.model_fields} | {"TRENDFLOW_DATABASE_URL"}
+PROGRAMS = ("api", "daemon", "webserver", "worker-cpu", "worker-gpu")
 VARIABLE = re.compile(r"\$\{(\w+)(:-|:\?)([^}]*)\}")
 
 
@@ -47,7 +53,14 @@ def compose(folder: Path) -> dict[str, Any]:
         assert operator == ":-" or known.get(name), f"{name} is required"
         return known.get(name) or (rest if operator == ":-" else "")
 
-    return yaml.safe_load(VARIABLE.sub(value, (DEPLOY / "compose.yaml").read_text()))
+    def filled(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: filled(inside) for name, inside in part.items()}
+        if isinstance(part, list):
+            return [filled(inside) for inside in part]
+        return VARIABLE.sub(value, part) if isinstance(part, str) else part
+
+    return filled(yaml.safe_load((DEPLOY / "compose.yaml").read_text()))
 
 
 def env_of(path: Path) -> dict[str, str]:
@@ -108,10 +121,97 @@ def test_the_programs_get_settings_that_exist(compose: dict[str, Any]) -> None:
     ours = {name for name in asked if name.startswith("TRENDFLOW_")}
     assert ours - SETTINGS == set()
     assert {"TRENDFLOW_METRICS_HOST", "TRENDFLOW_LOG_FORMAT"} <= ours
-    for name in ("api", "daemon", "webserver", "worker-cpu", "worker-gpu"):
+    for name in PROGRAMS:
         assert set(DEPLOYMENT_KEYS) <= set(compose["services"][name]["environment"]), name
     options = compose["services"]["worker-cpu"]["environment"]["TRENDFLOW_STORE_OPTIONS"]
     assert set(json.loads(options)) == {"endpoint", "region", "access_key_id", "secret_access_key"}
+
+
+def test_what_the_runbook_tells_to_change_reaches_every_program(compose: dict[str, Any], folder: Path) -> None:
+    named = set(re.findall(r"TRENDFLOW_[A-Z_]+", (REPO / "docs" / "operations.md").read_text()))
+    assert {"TRENDFLOW_MIN_FREE_GB", "TRENDFLOW_YOUTUBE_API_KEY"} <= named <= SETTINGS
+    fixed = {"TRENDFLOW_LOG_FORMAT"}  # what reads the containers' logs depends on it
+    text = (DEPLOY / "compose.yaml").read_text()
+    assert named - fixed <= {name for name, _, _ in VARIABLE.findall(text)} & set(env_of(folder / ".env"))
+    for name in PROGRAMS:
+        environment = compose["services"][name]["environment"]
+        assert named <= set(environment), name
+        assert environment["TRENDFLOW_MIN_FREE_GB"] == ""  # not set, for settings
+    (given,) = [found["data"] for found in manifests() if found["kind"] == "ConfigMap"]
+    secret = set(re.findall(r"^(TRENDFLOW_\w+)=", (DEPLOY / "kubernetes.md").read_text(), re.MULTILINE))
+    assert named <= set(given) | secret
+    assert not set(given) & secret
+    for container in containers():
+        assert {"configMapRef": {"name": "trendflow"}} in container["envFrom"], container["name"]
+        assert {"secretRef": {"name": "trendflow"}} in container["envFrom"], container["name"]
+
+
+def test_settings_that_are_empty_are_not_set(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    (given,) = [found["data"] for found in manifests() if found["kind"] == "ConfigMap"]
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    plain = load_settings()
+    for environment in (compose["services"]["worker-cpu"]["environment"], given):
+        empty = {name for name, value in environment.items() if value == ""}
+        assert len(empty) > 10
+        for name in empty:
+            monkeypatch.setenv(name, "")
+        assert load_settings() == plain
+
+
+def test_the_broker_is_configured_as_in_the_fleet_and_is_told_to_end(compose: dict[str, Any], tmp_path: Path) -> None:
+    broker = compose["services"]["broker"]
+    (mount,) = broker["tmpfs"]
+    program = tmp_path / "valkey-server"
+    program.write_text('#!/bin/sh\necho $$\ncat "$1"\n')
+    program.chmod(0o755)
+    shell, option, script = broker["command"]
+    script = script.replace("$$", "$").replace(mount.partition(":")[0], str(tmp_path))
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "REDISCLI_AUTH": "a password"}
+    with subprocess.Popen([shell, option, script], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        said = process.communicate()[0].splitlines()
+        assert said[0] == str(process.pid)  # the server is the process that signals go to
+    site = Site(tmp_path, {"valkey": {"resp": 1}}, {"valkey.password": "a password"})
+    valkey = VALKEY.build(site)
+    assert valkey.prepare is not None
+    make_folder(valkey.folder)
+    valkey.prepare()
+    fleet = set(Path(valkey.command[-1]).read_text().splitlines())
+    assert fleet & set(said[1:]) == {
+        "requirepass a password",
+        "appendonly yes",
+        "appendfsync always",
+        "maxmemory-policy noeviction",
+        'save ""',
+    }
+    assert set(said[1:]) - fleet == {"dir /data"}
+    assert stat.S_IMODE((tmp_path / "valkey.conf").stat().st_mode) == 0o600
+
+
+def test_the_database_takes_as_many_connections_as_in_the_fleet(compose: dict[str, Any], tmp_path: Path) -> None:
+    site = Site(tmp_path, {"postgresql": {"sql": 1}}, {"postgresql.password": "a password"})
+    (option,) = [part for part in POSTGRESQL.build(site).command if part.startswith("--max_connections=")]
+    assert compose["services"]["postgres"]["command"] == ["postgres", "-c", option.removeprefix("--")]
+
+
+def test_a_database_that_is_away_does_not_start_the_daemon_again(tmp_path: Path) -> None:
+    (daemon,) = [found for found in containers() if found["name"] == "daemon"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def passes(probe: str, home: Path) -> bool:
+        command = daemon[probe]["exec"]["command"]
+        done = subprocess.run(command, env={**environment, "DAGSTER_HOME": str(home)}, capture_output=True, check=False)
+        return done.returncode == 0
+
+    silent, away = tmp_path / "silent", tmp_path / "away"
+    for home in (silent, away):
+        home.mkdir()
+    assert not passes("livenessProbe", silent)  # its database answers and has no heartbeat
+    with held_ports(1) as (port,):
+        url = f"postgresql://user:password@127.0.0.1:{port}/dagster"
+        (away / "dagster.yaml").write_text(yaml.safe_dump({"storage": {"postgres": {"postgres_url": url}}}))
+        assert passes("livenessProbe", away)
+        assert not passes("readinessProbe", away)
 
 
 def test_every_worker_takes_the_command_it_is_given(compose: dict[str, Any]) -> None:
@@ -193,6 +293,10 @@ def test_manifests_fit_together() -> None:
     (kustomization,) = [found for found in manifests() if found["kind"] == "Kustomization"]
     files = {file.name for file in KUBERNETES.glob("*.yaml")} - {"kustomization.yaml"}
     assert set(kustomization["resources"]) == files - {"worker-gpu.yaml"}
+    images = {image["name"]: image for image in kustomization["images"]}
+    assert {container["image"] for container in containers()} == set(images)
+    pushed = set(re.findall(r"docker build .*-t (\S+)", (DEPLOY / "kubernetes.md").read_text()))
+    assert {f"{image['newName']}:{image['newTag']}" for image in images.values()} == pushed
     for found in manifests():
         if found["kind"] == "Deployment":
             labels, spec = found["spec"]["template"]["metadata"]["labels"], found["spec"]["template"]["spec"]

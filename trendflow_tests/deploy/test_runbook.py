@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,7 @@ from dagster import DefaultScheduleStatus, DefaultSensorStatus
 
 from trendflow.cli import app
 from trendflow.contracts.errors import ERROR_RULES
+from trendflow.submission.items import submission_day
 
 REPO = Path(__file__).resolve().parents[2]
 PAGE = (REPO / "docs" / "operations.md").read_text()
@@ -39,13 +45,32 @@ def test_commands_exist(command: str) -> None:
     assert command in known | {found.name for found in app.registered_groups}
 
 
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not on this machine")
+def test_the_lines_of_one_run_are_found_among_others() -> None:
+    (arguments,) = re.findall(r"\| jq (.+)$", PAGE, re.MULTILINE)
+    wanted, other = ({"run_id": name, "message": "text"} for name in ("<run_id>", "another"))
+    lines = ["Serving dagster-webserver", json.dumps(other), json.dumps(wanted), "null", '"text"']
+    done = subprocess.run(
+        ["jq", *shlex.split(arguments)], input="\n".join(lines), text=True, capture_output=True, check=False
+    )
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [wanted]
+
+
+def test_the_submission_that_is_shown_is_one_of_today() -> None:
+    page = (REPO / "docs" / "submitting.md").read_text()
+    (shown,) = re.findall(r"^trendflow submit .*--submission-id (.+) --wait$", page, re.MULTILINE)
+    made = subprocess.run(["sh", "-c", f"echo {shown}"], text=True, capture_output=True, check=True).stdout.strip()
+    day = datetime.strptime(submission_day(made), "%Y%m%d").date()
+    assert abs(day - datetime.now(UTC).date()) <= timedelta(days=1)
+
+
 def test_links_lead_somewhere() -> None:
-    for page in (REPO / "docs" / "operations.md", REPO / "deploy" / "kubernetes.md"):
+    for page in (REPO / "README.md", *(REPO / "docs").glob("*.md"), REPO / "deploy" / "kubernetes.md"):
         text = page.read_text()
         anchors = {
             re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-")
             for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-        }
-        for target in re.findall(r"\]\(([^)]+)\)", text):
+        } | set(re.findall(r'<a id="([^"]+)">', text))
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
             path, _, anchor = target.partition("#")
             assert (page.parent / path).exists() if path else anchor in anchors, target
