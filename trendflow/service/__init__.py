@@ -18,5 +18,5 @@
 | `health`, `metrics`, `metrics_feed` | readiness and Prometheus |
 | `webhook_target`, `webhook_signature`, `webhook_sender`, `webhook_dispatch` | telling callers that a run ended |
 
-Several processes may serve one store; rate limits and the number of event streams are counted in each.
+One process serves a deployment: webhooks, rate limits and the numbers of event streams are known to it alone.
 """

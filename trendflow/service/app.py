@@ -64,7 +64,7 @@ def create_app(
     health = HealthMetrics(parts.metrics, parts.checks)
     app.state.parts = parts
     app.state.rate_limits = RateLimits(parts.states.clock)
-    app.state.streams = Streams(parts.limits.streams_per_run)
+    app.state.streams = Streams(parts.limits)
     app.state.metric_sources = (feed.refresh, health.refresh, *metric_sources)
     for router in (submission_routes.router, run_routes.router, admin_routes.router):
         app.include_router(router, prefix=PREFIX)

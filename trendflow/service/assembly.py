@@ -18,7 +18,7 @@ from trendflow.orchestration.deployment import Deployment, open_deployment
 from trendflow.orchestration.queue.board import Board, living
 from trendflow.orchestration.queue.names import Rhythm
 from trendflow.orchestration.retention_step import CleanUpHere, deletion_desk
-from trendflow.orchestration.runs import measured_costs, resolve_profile
+from trendflow.orchestration.runs import measured_costs, verify_profile
 from trendflow.orchestration.submitting import open_desk, required_components
 from trendflow.orchestration.waiting_text import BrokerHandOver, waiting_texts
 from trendflow.service.app import create_app
@@ -117,9 +117,11 @@ def _begin_log(deployment: Deployment, message: Message) -> None:
 
 
 def _models(deployment: Deployment) -> str:
-    """Weights, devices and servers of the profile that is used when a submission names none."""
-    found = resolve_profile(deployment, deployment.settings.profile)
-    return f"{len(found)} roles of profile {deployment.settings.profile} ready"
+    """Weights of the profile that is used when a submission names none. Devices are the workers' matter: this process
+    may run on a host without any.
+    """
+    found = verify_profile(deployment, deployment.settings.profile)
+    return f"weights of {len(found)} roles of profile {deployment.settings.profile} verified"
 
 
 def _webhooks(parts: ServiceParts, key: SecretStr | None) -> WebhookDispatch | None:

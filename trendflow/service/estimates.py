@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
+from trendflow.contracts.canonical import utc_text
 from trendflow.contracts.costs import WHOLE, CostEstimate
 from trendflow.contracts.errors import TrendFlowError
 
@@ -74,8 +75,7 @@ def typical_seconds(costs: Sequence[CostEstimate]) -> dict[str, float]:
 
 def later(moment: str, seconds: float) -> str:
     """A moment (UTC, ISO 8601) so many seconds after another one."""
-    found = datetime.fromisoformat(moment) + timedelta(seconds=seconds)
-    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_text(datetime.fromisoformat(moment) + timedelta(seconds=seconds))
 
 
 class _Kept(Generic[T]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -25,44 +26,67 @@ _NAMES = {
 }
 
 
+_LOOKS_AT_ONCE = 8
+
+
 class Streams:
-    """How many callers listen to a run, in this process."""
+    """Who listens to which run, in this process. What they wait for has threads of its own: `limiter`."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit, self._lock = limit, threading.Lock()
-        self._open: dict[str, int] = {}
+    def __init__(self, limits: ServiceLimits) -> None:
+        self._limits, self._lock = limits, threading.Lock()
+        self._open: Counter[str] = Counter()
+        # However many listen, they cannot take the threads in which all other paths are answered.
+        self.limiter = anyio.CapacityLimiter(_LOOKS_AT_ONCE)
 
-    def enter(self, run_path: str) -> None:
+    def enter(self, run_path: str, user_id: str) -> None:
         """Raises a 429 when nobody else may listen; otherwise `leave` has to follow."""
+        limits = self._limits
         with self._lock:
-            if self._open.get(run_path, 0) >= self._limit:
-                raise Refusal(
-                    429, "rate_limited", f"{self._limit} callers listen to this run already.", streams=self._limit
-                ).with_headers(Retry_After="15")
-            self._open[run_path] = self._open.get(run_path, 0) + 1
+            for open_, limit, whose in (
+                (self._open[_run(run_path)], limits.streams_per_run, "to this run"),
+                (self._open[_user(user_id)], limits.streams_per_user, "as this user"),
+                (self._open[_ALL], limits.streams, "here"),
+            ):
+                if open_ >= limit:
+                    raise Refusal(
+                        429, "rate_limited", f"{limit} callers listen {whose} already.", streams=limit
+                    ).with_headers(Retry_After="15")
+            self._open.update(_counted(run_path, user_id))
 
-    def leave(self, run_path: str) -> None:
+    def leave(self, run_path: str, user_id: str) -> None:
         with self._lock:
-            left = self._open[run_path] - 1
-            if left:
-                self._open[run_path] = left
-            else:
-                del self._open[run_path]
+            self._open.subtract(_counted(run_path, user_id))
+            self._open = +self._open  # without those at zero
+
+
+_ALL = "all"
+
+
+def _run(run_path: str) -> str:
+    return f"run {run_path}"
+
+
+def _user(user_id: str) -> str:
+    return f"user {user_id}"
+
+
+def _counted(run_path: str, user_id: str) -> tuple[str, str, str]:
+    return _ALL, _run(run_path), _user(user_id)
 
 
 class EventResponse(StreamingResponse):
     """A stream that was entered, and is left however it ends, also before its first byte."""
 
-    def __init__(self, streams: Streams, run_path: str, content: AsyncIterator[bytes]) -> None:
+    def __init__(self, streams: Streams, run_path: str, user_id: str, content: AsyncIterator[bytes]) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(content, headers=headers, media_type="text/event-stream")
-        self._streams, self._run_path = streams, run_path
+        self._leave = lambda: streams.leave(run_path, user_id)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._streams.leave(self._run_path)
+            self._leave()
 
 
 def encode(event: Event) -> bytes:
@@ -86,7 +110,9 @@ def is_over(events: Iterable[Event]) -> bool:
     return last in RUN_END
 
 
-async def follow(states: StateStore, run_path: str, after: int, limits: ServiceLimits) -> AsyncIterator[bytes]:
+async def follow(
+    states: StateStore, run_path: str, after: int, limits: ServiceLimits, limiter: anyio.CapacityLimiter
+) -> AsyncIterator[bytes]:
     """Events with `seq > after`, waiting for more, until one ends the run. Comments keep the connection open.
 
     Looking for one more event costs a single request to the store; the whole tail is read at the beginning, when there
@@ -100,8 +126,8 @@ async def follow(states: StateStore, run_path: str, after: int, limits: ServiceL
         if due:
             silent = 0.0
             yield b": \n\n"
-        if due or (await anyio.to_thread.run_sync(journal.taken, after + 1))[0]:
-            found = await anyio.to_thread.run_sync(states.events, run_path, after)
+        if due or (await anyio.to_thread.run_sync(journal.taken, after + 1, limiter=limiter))[0]:
+            found = await anyio.to_thread.run_sync(states.events, run_path, after, limiter=limiter)
         for event in found:
             yield encode(event)
             after, silent = event.seq, 0.0

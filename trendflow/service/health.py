@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.service.metrics import Metrics
@@ -77,19 +80,30 @@ def store_check(store: ObjectStore) -> Check:
 
 
 def queue_check(broker_url: str | None, timeout_sec: float = 3.0) -> Check:
-    """Somebody accepts connections at the broker's address."""
+    """The broker accepts the password of its address and answers PING."""
 
     def run() -> str:
         if broker_url is None:
             return "no broker is configured"
-        parts = urlsplit(broker_url)
-        try:
-            socket.create_connection((parts.hostname or "", parts.port or 6379), timeout_sec).close()
-        except OSError as exc:
-            raise TrendFlowError("network_error", "The broker does not answer.", type=type(exc).__name__) from exc
+        with closing(_broker(broker_url, timeout_sec)) as broker:
+            try:
+                broker.ping()
+            except redis.AuthenticationError:  # a ConnectionError, so it goes first; its text names the user
+                raise TrendFlowError("config_invalid", "The broker refuses the password.") from None
+            except (redis.ConnectionError, redis.TimeoutError, OSError) as exc:
+                raise TrendFlowError("network_error", "The broker does not answer.", type=type(exc).__name__) from exc
+            except redis.RedisError as exc:
+                raise TrendFlowError(
+                    "network_error", "What answers at the broker's address is no broker.", type=type(exc).__name__
+                ) from exc
         return "the broker answers"
 
     return Check("queue", run)
+
+
+def _broker(url: str, timeout_sec: float) -> redis.Redis:
+    once = Retry(NoBackoff(), 0)  # whoever asks for readiness asks again
+    return redis.Redis.from_url(url, socket_timeout=timeout_sec, socket_connect_timeout=timeout_sec, retry=once)
 
 
 def disk_check(folder: Path, min_free_gb: float) -> Check:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from trendflow.contracts.errors import ERROR_RULES
 from trendflow.metrics.process import ProcessMetrics
+from trendflow.state.transitions import RUN_END
+from trendflow.submission.message import PRIORITIES
 
 _SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 7200)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -39,3 +42,19 @@ class Metrics(ProcessMetrics):
         self.health = self._gauge("health", "1 where a check of readiness found nothing, else 0.", "check")
         self.active_runs = self._gauge("active_runs", "Runs that are being executed.")
         self.crashed_runs = self._counter("crashed_runs", "Runs whose worker was lost.")
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Series of closed sets exist from the start: of one that begins with 1, `increase()` never sees the step.
+
+        Those by component appear with the component: with every error code they would be thousands.
+        """
+        for status in RUN_END:
+            self.runs.labels(status)
+        for priority in PRIORITIES:
+            self.queue_length.labels(priority)
+            self.queue_wait.labels(priority)
+        for code, rule in ERROR_RULES.items():
+            if rule.error_class == "transient":  # only such runs are launched again
+                self.retries.labels("run", code)
+        self.cache.labels("run", "resume")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,7 +24,10 @@ _RATE_WINDOW = timedelta(hours=1)
 
 
 class MetricsFeed:
-    """One per process. Runs that ended before its first look are not counted: an earlier process did."""
+    """One per process. What ended before its first look is not counted: an earlier process did.
+
+    A run may end several times, once for each attempt. Each end counts what the log says since the one before it.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,8 @@ class MetricsFeed:
         self._alarms = alarms
         self._lock = threading.Lock()
         self._counted: set[tuple[str, str]] | None = None
+        # The last event that was counted, by run; None for runs that an earlier process may have counted in part.
+        self._last_seq: dict[str, int | None] = {}
 
     def refresh(self) -> None:
         """Bring the metrics up to date. Raises what reading the store raises."""
@@ -47,10 +52,12 @@ class MetricsFeed:
             ended = {(path, row["finished_at"]) for path, row in runs.items() if row["status"] in RUN_END}
             if self._counted is None:
                 self._counted = ended
+                self._last_seq = dict.fromkeys(runs)
             for path, finished_at in sorted(ended - self._counted, key=lambda run: run[1]):
                 self._run_ended(path, runs[path])
                 self._counted.add((path, finished_at))
             self._counted &= ended  # level 1 forgets old ones, and so may we
+            self._last_seq = {path: seq for path, seq in self._last_seq.items() if path in runs}
             self._alarms_that_stand()
 
     def _levels(self, runs: Mapping[str, Any]) -> None:
@@ -80,23 +87,36 @@ class MetricsFeed:
             self._metrics.queue_wait.labels(row["priority"]).observe(max(0.0, wait))
         try:
             view = self._states.read_run(run_path)
-            events = self._states.events(run_path)
+            recorded = self._states.events(run_path)
         except TrendFlowError as error:
             if error.error_class == "transient":
                 raise
             return  # a damaged log is reported where it is used; the other runs still count
+        events = self._not_counted(run_path, recorded)
+        ended = {event.subject for event in events if event.type == "component_status" and event.to in COMPONENT_END}
         if view is not None:
-            rows = self._rows(run_path)
-            self._components_ended(view, {row["name"]: row["empty_reason"] for row in rows if row["empty_reason"]})
+            rows = [found for found in self._rows(run_path) if found["name"] in ended]
+            reasons = {found["name"]: found["empty_reason"] for found in rows if found["empty_reason"]}
+            self._components_ended(view, ended, reasons)
             self._batches(rows)
         for event in events:
             self._event(event)
 
-    def _components_ended(self, view: RunView, reasons: Mapping[str, str]) -> None:
+    def _not_counted(self, run_path: str, recorded: Sequence[Event]) -> list[Event]:
+        """Events of the log that no earlier end of the run was counted with, and from now on none will be."""
+        after = self._last_seq.get(run_path, 0)
+        if after is None:
+            ends = [event.seq for event in recorded if event.type == "run_status" and event.to in RUN_END]
+            after = ends[-2] if len(ends) > 1 else 0
+        self._last_seq[run_path] = recorded[-1].seq if recorded else after
+        return [event for event in recorded if event.seq > after]
+
+    def _components_ended(self, view: RunView, ended: Collection[str], reasons: Mapping[str, str]) -> None:
+        """Count components of which the last attempt has an end of its own; the others were counted before."""
         metrics = self._metrics
         for processor, document in view.processors.items():
             for name, row in document["components"].items():
-                if row["status"] not in COMPONENT_END:
+                if name not in ended or row["status"] not in COMPONENT_END:
                     continue
                 if row["started_at"] is not None and row["finished_at"] is not None and not row["cache_hit"]:
                     seconds = max(0.0, _seconds(row["started_at"], row["finished_at"]))
@@ -122,7 +142,7 @@ class MetricsFeed:
                 self._metrics.cache.labels(event.subject, "error").inc()
             case "resume_from_checkpoint":
                 self._metrics.cache.labels("run", "resume").inc()
-            case "run_status" if event.to == "recovering":
+            case "run_status" if event.to == "recovering" and event.source in _ACTIVE:  # else it had ended: a retry
                 self._metrics.crashed_runs.inc()
 
     def _batches(self, rows: Sequence[Mapping[str, Any]]) -> None:

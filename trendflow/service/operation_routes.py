@@ -35,8 +35,9 @@ class Readiness(BaseModel):
 
 
 @router.get("/health/live", response_model=Live)
-def live() -> Live:
+async def live() -> Live:
     """The process answers."""
+    # In the event loop: a process whose threads all wait for a slow store lives, and must not be restarted.
     return Live(status="ok")
 
 

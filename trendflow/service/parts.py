@@ -70,6 +70,9 @@ class ServiceLimits:
 
     max_body_bytes: int = 1 << 20
     streams_per_run: int = 10
+    streams_per_user: int = 20
+    streams: int = 100
+    """Event streams at once, of all users."""
     poll_sec: float = 1.0
     """How often an event stream looks for the next event."""
     keep_alive_sec: float = 15.0

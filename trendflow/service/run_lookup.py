@@ -12,6 +12,7 @@ from trendflow.service.estimates import later
 from trendflow.service.failures import Refusal, not_found
 from trendflow.service.parts import ServiceParts
 from trendflow.service.run_archive import archived_status
+from trendflow.service.users import User
 from trendflow.state.status import StatusDocument, status_document
 from trendflow.storage.result_store import MANIFEST_NAME, ResultStore
 
@@ -32,8 +33,8 @@ class FoundRun:
     level1_at: str
 
 
-def find_run(parts: ServiceParts, run_id: str) -> FoundRun:
-    """The run of an id. Raises a 404, also for an id that no run can have."""
+def find_run(parts: ServiceParts, user: User, run_id: str) -> FoundRun:
+    """The run of an id. Raises the same 404 for an id that no run has or can have and for a run of somebody else."""
     try:
         place = parts.inbox.place_of(run_id)
     except TrendFlowError as error:
@@ -43,7 +44,7 @@ def find_run(parts: ServiceParts, run_id: str) -> FoundRun:
     level1 = parts.states.read_global()
     runs = level1["runs"]
     path = place.run_path if place is not None else _listed(runs, run_id)
-    if path is None:
+    if path is None or not (user.admin or parts.inbox.may_see(user.user_id, path)):
         raise _unknown(run_id)
     running = sum(row["status"] in ("running", "recovering") for row in runs.values())
     return FoundRun(run_id, path, runs.get(path), running, level1["updated_at"])

@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from trendflow.contracts.canonical import canonical_json, sha256_hex
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.manifest import Manifest
-from trendflow.service.answers import Parts, RunId, binary, refusals
+from trendflow.service.answers import Caller, Parts, RunId, binary, refusals
 from trendflow.service.content import quoted, serve, serve_bytes
 from trendflow.service.event_stream import EventResponse, Streams, follow, is_over
 from trendflow.service.failures import Refusal, not_found
@@ -47,9 +47,9 @@ class CancelAsked(BaseModel):
 
 @router.get("/runs/{run_id}", response_class=Response, responses=_STATUS, operation_id="read_run")
 @router.get("/runs/{run_id}/status", response_class=Response, responses=_STATUS, operation_id="read_status")
-def status(run_id: RunId, request: Request, parts: Parts) -> Response:
+def status(run_id: RunId, request: Request, parts: Parts, user: Caller) -> Response:
     """The status document (`run_status_v1`). Polling every 2 to 5 seconds with `If-None-Match` is enough."""
-    document = status_of(parts, find_run(parts, run_id))
+    document = status_of(parts, find_run(parts, user, run_id))
     return serve_bytes(request, canonical_json(document), etag=quoted(etag(document)), media_type="application/json")
 
 
@@ -66,16 +66,18 @@ async def events(
     run_id: RunId,
     request: Request,
     parts: Parts,
+    user: Caller,
     last_event_id: Annotated[str | None, Header(description="Sequence number after which to go on.")] = None,
 ) -> Response:
     """The log of the run as server-sent events, until the run ends. Resumable by `Last-Event-ID`."""
     after = _sequence(last_event_id)
-    run = await run_in_threadpool(find_run, parts, run_id)
+    run = await run_in_threadpool(find_run, parts, user, run_id)
     if await run_in_threadpool(_is_over, parts, run, after):
         return Response(status_code=204)  # tells an EventSource to stop asking
     streams: Streams = request.app.state.streams
-    streams.enter(run.run_path)
-    return EventResponse(streams, run.run_path, follow(parts.states, run.run_path, after, parts.limits))
+    streams.enter(run.run_path, user.user_id)
+    content = follow(parts.states, run.run_path, after, parts.limits, streams.limiter)
+    return EventResponse(streams, run.run_path, user.user_id, content)
 
 
 @router.head("/runs/{run_id}/manifest", include_in_schema=False)
@@ -89,9 +91,9 @@ async def events(
         **refusals(404, 416),
     },
 )
-def manifest(run_id: RunId, request: Request, parts: Parts) -> Response:
+def manifest(run_id: RunId, request: Request, parts: Parts, user: Caller) -> Response:
     """The manifest of the run (`manifest_v1`)."""
-    run = find_run(parts, run_id)
+    run = find_run(parts, user, run_id)
     data = _manifest_bytes(parts, run)
     return serve_bytes(request, data, etag=quoted(sha256_hex(data)), media_type="application/json")
 
@@ -102,9 +104,9 @@ def manifest(run_id: RunId, request: Request, parts: Parts) -> Response:
     response_class=Response,
     responses={200: binary("The file."), **_PARTIAL, **_UNCHANGED, **refusals(404, 416)},
 )
-def artifact(run_id: RunId, path: str, request: Request, parts: Parts) -> Response:
+def artifact(run_id: RunId, path: str, request: Request, parts: Parts, user: Caller) -> Response:
     """An artifact that the manifest names, whole or by range. Its tag is its sha256."""
-    run = find_run(parts, run_id)
+    run = find_run(parts, user, run_id)
     row = _artifact_row(_manifest(parts, run), path)
     if row is None:
         raise not_found("The run has no artifact of this path.").of_run(run_id)
@@ -122,16 +124,16 @@ def artifact(run_id: RunId, path: str, request: Request, parts: Parts) -> Respon
 
 
 @router.get("/runs/{run_id}/report", responses=refusals(404))
-def report(run_id: RunId, parts: Parts) -> dict[str, Any]:
+def report(run_id: RunId, parts: Parts, user: Caller) -> dict[str, Any]:
     """What the components measured: modality > group > component > metric."""
-    run = find_run(parts, run_id)
+    run = find_run(parts, user, run_id)
     return component_report(ResultStore(parts.store), run.run_path, _manifest(parts, run), parts.components)
 
 
 @router.post("/runs/{run_id}/cancel", status_code=202, response_model=CancelAsked, responses=refusals(404))
-def cancel(run_id: RunId, parts: Parts) -> CancelAsked:
+def cancel(run_id: RunId, parts: Parts, user: Caller) -> CancelAsked:
     """Ask the run to stop. Asking again changes nothing."""
-    run = find_run(parts, run_id)
+    run = find_run(parts, user, run_id)
     request_cancel(parts, run)
     status = status_of(parts, run)["status"]
     return CancelAsked(run_id=run_id, status=status, status_url=f"/api/v1/runs/{run_id}/status")

@@ -85,7 +85,8 @@ def _submit(rates: RateLimits, parts: ServiceParts, user: User, body: bytes) -> 
     if wanted.video_document is not None and parts.hand_over is not None and isinstance(item, Cached | Refused):
         parts.hand_over.withdraw(message, wanted.video_document)
     if isinstance(item, Cached):
-        parts.inbox.know(Place(submission_id, 0, item.run_path))  # the answer's addresses must lead somewhere
+        # The answer's addresses must lead somewhere, also for a user whose run it is not.
+        parts.inbox.know(Place(submission_id, 0, item.run_path), user.user_id)
     return _answer(item)
 
 

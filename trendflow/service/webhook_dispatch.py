@@ -92,6 +92,9 @@ class WebhookDispatch:
                     raise
                 log.warning("a webhook cannot be written: %s", error.error_code)  # and the others must not wait for it
                 found = None
+            except Exception as error:  # a bug in one letter must not end the deliveries of all others
+                log.error("a webhook cannot be written: unexpected %s", type(error).__name__)
+                found = None
             self._handled.add(notice)
             if found is not None:
                 tasks.start_soon(self._send, notice, *found)

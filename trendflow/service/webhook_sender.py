@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.service.webhook_signature import signed_headers
 from trendflow.service.webhook_target import Resolver, Target, parse_target, public_address, resolve
 from trendflow.state.clock import Clock
+
+log = logging.getLogger(__name__)
 
 WAITS_SEC = (5.0, 30.0, 120.0)
 """Before the second, third and fourth try."""
@@ -79,6 +82,11 @@ class WebhookSender:
                 attempts.append(Attempt(ts, None, "network_error"))
             except TrendFlowError as error:
                 attempts.append(Attempt(ts, None, error.error_code))
+            # What no one foresaw about one address is final and recorded: raised, it would end the deliveries of all
+            # others, and come back with every restart. Its text may quote the letter.
+            except Exception as error:
+                log.error("a webhook met an unexpected %s", type(error).__name__)
+                attempts.append(Attempt(ts, None, "internal_error"))
             if attempts[-1].error_code is None or not attempts[-1].again:
                 break
         return attempts

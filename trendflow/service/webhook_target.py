@@ -15,12 +15,12 @@ _HTTPS = 443
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 Resolver = Callable[[str, int], Sequence[str]]
-"""Addresses of a name; raises OSError."""
+"""Addresses of a name; raises OSError, or UnicodeError for what cannot be a name."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A callback URL in its parts; `path` with the query."""
+    """A callback URL in its parts; `host` in ASCII, `path` with the query."""
 
     host: str
     port: int
@@ -35,13 +35,15 @@ class Target:
 def parse_target(url: str) -> Target:
     """Raises `input_constraint_violated` for anything but an https URL without credentials and fragment.
 
-    An address that is written out is checked at once, a name when it is used.
+    An address that is written out is checked at once, a name when it is used. Names of other scripts become their IDNA
+    form (RFC 3490), which headers and resolvers take; one that has no such form is refused.
     """
     try:
+        url.encode()  # refuses lone surrogates
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or _HTTPS
-        host.encode("idna" if host.isascii() is False else "ascii")
-    except ValueError:
+        port = parts.port or _HTTPS
+        host = (parts.hostname or "").encode("idna").decode("ascii")  # refuses empty and overlong labels, too
+    except ValueError:  # UnicodeError is one
         raise _refused("The callback URL cannot be read.") from None
     if any(ord(character) <= 0x20 or ord(character) == 0x7F for character in url) or "\\" in url:
         raise _refused("The callback URL holds characters that no URL has.")
@@ -68,7 +70,7 @@ def public_address(target: Target, resolver: Resolver = resolve) -> str:
     """
     try:
         texts = resolver(target.host, target.port)
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:
         raise TrendFlowError(
             "network_error", "The name of the callback is not known.", type=type(exc).__name__
         ) from exc

@@ -19,6 +19,7 @@ import pytest
 from trendflow import __version__
 from trendflow.config import Settings
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.models import onnx_runtime, torch_runtime
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.submitting import profile_versions
 from trendflow.service.assembly import make_parts, open_service
@@ -44,6 +45,17 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: _Usage())
     (tmp_path / "home").mkdir()
     return Deployment(Settings(home=tmp_path / "home", tombstone_key="a key"))
+
+
+@pytest.fixture
+def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host on which no model can be executed."""
+
+    def refuse(device: str) -> None:
+        raise TrendFlowError("device_unavailable", "There is no such device here.")
+
+    for runtime in (onnx_runtime, torch_runtime):
+        monkeypatch.setattr(runtime, "require_device", refuse)
 
 
 class _Usage:
@@ -104,6 +116,14 @@ def test_readiness_says_which_models_are_missing(deployment: Deployment, users_f
     lines = {line["name"]: line["error_code"] for line in answer.json()["checks"]}
     assert answer.status_code == 503
     assert lines == {"queue": None, "store": None, "models": "weights_missing", "disk": None}
+
+
+@pytest.mark.usefixtures("no_device")
+def test_readiness_needs_no_device(deployment: Deployment, users_file: Path) -> None:
+    """What is missing are the weights, as on a host that has the device."""
+    with calling(deployment, users_file) as api:
+        lines = {line["name"]: line["error_code"] for line in api.get("/health").json()["checks"]}
+    assert lines["models"] == "weights_missing"
 
 
 def test_nobody_listens_without_users(tmp_path: Path) -> None:

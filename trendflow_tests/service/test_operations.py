@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from trendflow.alarms.book import AlarmBook
@@ -30,14 +32,17 @@ from trendflow.service.health import Check, HealthMetrics, disk_check, queue_che
 from trendflow.service.metrics import Metrics
 from trendflow.service.server import make_server
 from trendflow.service.users import Users
+from trendflow.state.run_manager import RunManager
 from trendflow.storage.object_store import ObjectNotFound
 from trendflow.storage.result_store import ResultStore
+from trendflow_tests.orchestration.queue.stage import Broker
+from trendflow_tests.ports import held_ports
 from trendflow_tests.service.certificates import make_certificate
 from trendflow_tests.service.deployment import begun_run, body, client, make_parts, served
 from trendflow_tests.service.test_submission import assert_refused
 from trendflow_tests.state.runs import SCHEMAS, finished
 from trendflow_tests.storage.runs import first_manifest, store_component
-from trendflow_tests.submission.desks import Deployment
+from trendflow_tests.submission.desks import USER, Deployment, draft, submission_id
 
 NAMES = {  # of the specification, `alarms` and `health`, with the suffix that Prometheus gives to counters
     "queue_length": {"priority"},
@@ -93,6 +98,83 @@ def test_names_and_labels_are_those_of_the_specification() -> None:
         for collector in metrics.registry._collector_to_names  # the library has no public way to ask
     }
     assert known == declared
+
+
+def test_series_of_closed_sets_begin_at_zero(api: httpx.Client) -> None:
+    """Before anything happened: of a series that begins with 1, `increase()` in the alerts would never see the step."""
+    found = samples(api)
+    assert {status: value(found, "runs_total", status=status) for status in ("success", "error", "cancelled")} == {
+        "success": 0,
+        "error": 0,
+        "cancelled": 0,
+    }
+    for priority in ("high", "normal", "low"):
+        assert value(found, "queue_wait_seconds_count", priority=priority) == 0
+    assert value(found, "crashed_runs_total") == 0
+    assert value(found, "retries_total", component="run", error_type="timeout") == 0
+
+
+@pytest.mark.parametrize("looks", ["between", "before_and_after", "restarted"])
+def test_an_attempt_counts_what_it_did_and_no_more(behind: Deployment, looks: str) -> None:
+    """A run fails, is launched again and succeeds: one retry and no crash, whether somebody looks in between or not.
+
+    After a restart of the service only the second attempt is left to count.
+    """
+    parts = make_parts(behind)
+    with served(parts) as address, client(address) as api:
+        samples(api)
+        message = draft("again", 0, 1)
+        behind.desk.submit(submission_id("again"), USER, [message])
+        manager = begun_run(behind, message)
+        finished(manager, "segmenter")
+        manager.component_started("core_clip", owner="worker-1")
+        manager.retry_scheduled("core_clip", "timeout", 1.0)
+        manager.component_started("core_clip", owner="worker-1")
+        manager.fail(TrendFlowError("timeout", "It took too long."))
+        behind.level1()[1].run_status(message.run_path, "error")
+        first = samples(api) if looks == "between" else {}
+        restarted = contextlib.ExitStack()
+        if looks == "restarted":
+            api = restarted.enter_context(client(restarted.enter_context(served(make_parts(behind)))))
+            samples(api)
+
+        with restarted:
+            behind.clock.seconds = 60
+            manager.relaunch_scheduled("timeout", 1, 30.0)
+            again = RunManager.open(behind.states, message.run_path, holder="worker-2")
+            assert again is not None
+            again.begin(worker="worker-2", device=None, resolved_models={})
+            for name in ("core_clip", "cut_detection", "loudness_extractor"):
+                finished(again, name)
+            again.succeed()
+            for status in ("queued", "running", "success"):
+                behind.level1()[1].run_status(message.run_path, status)
+            found = samples(api)
+    old = 0 if looks == "restarted" else 1
+    assert value(found, "crashed_runs_total") == 0
+    assert value(found, "retries_total", component="run", error_type="timeout") == 1
+    assert (value(found, "retries_total", component="core_clip", error_type="timeout") or 0) == old
+    assert value(found, "runs_total", status="success") == 1
+    assert (value(found, "cache_total", component="segmenter", result="miss") or 0) == old
+    assert value(found, "cache_total", component="core_clip", result="miss") == 1
+    if first:
+        assert value(first, "retries_total", component="run", error_type="timeout") == 0
+        assert value(first, "retries_total", component="core_clip", error_type="timeout") == 1
+        failed = {"processor": "visual", "component": "core_clip", "error_type": "timeout"}
+        assert value(found, "failures_total", **failed) == value(first, "failures_total", **failed) == 1
+
+
+def test_a_lost_worker_is_a_crash(api: httpx.Client, behind: Deployment) -> None:
+    samples(api)
+    message = draft("lost", 0, 1)
+    behind.desk.submit(submission_id("lost"), USER, [message])
+    begun_run(behind, message)
+    taken_over = RunManager.open(behind.states, message.run_path, holder="worker-2")
+    assert taken_over is not None
+    taken_over.begin(worker="worker-2", device=None, resolved_models={})
+    taken_over.fail(TrendFlowError("timeout", "It took too long."))
+    behind.level1()[1].run_status(message.run_path, "error")
+    assert value(samples(api), "crashed_runs_total") == 1
 
 
 def test_metrics_follow_the_runs(api: httpx.Client, behind: Deployment) -> None:
@@ -306,17 +388,59 @@ def test_frequent_looks_at_the_metrics_do_not_repeat_the_checks() -> None:
     assert len(looks) == 3
 
 
-def test_checks_of_disk_and_queue(tmp_path: Path) -> None:
+def test_a_full_disk_is_not_ready(tmp_path: Path) -> None:
     (full,) = run_checks([disk_check(tmp_path, 1e9)])
     assert full.error_code == "storage_unavailable"
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        address = f"redis://user:secret@{HOST}:{listener.getsockname()[1]}/0"
-        (closed,) = run_checks([queue_check(address)])
-        listener.listen()
-        (open_,) = run_checks([queue_check(address)])
-    assert (closed.error_code, open_.error_code) == ("network_error", None)
-    assert "secret" not in closed.text + open_.text
+
+
+class Answering:
+    """A server that tells every caller one thing, whatever it is asked; with nothing to tell it does not listen."""
+
+    def __init__(self, said: bytes | None) -> None:
+        self._said, self._listener = said, socket.socket()
+        self._listener.bind((HOST, 0))
+        self.address = f"redis://user:secret@{HOST}:{self._listener.getsockname()[1]}/0"
+        if said is not None:
+            self._listener.listen()
+            threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(self._said or b"")
+                while self._said and connection.recv(65536):
+                    pass  # closed with something unread, the connection would lose the answer
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "text"),
+    [
+        (None, "network_error", "The broker does not answer."),
+        (b"", "network_error", "The broker does not answer."),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "network_error", "What answers at the broker's address is no broker."),
+        (b"-WRONGPASS invalid username-password pair\r\n", "config_invalid", "The broker refuses the password."),
+    ],
+)
+def test_an_open_port_is_no_broker(said: bytes | None, code: str, text: str) -> None:
+    server = Answering(said)
+    (found,) = run_checks([queue_check(server.address, timeout_sec=60)], limit_sec=600)
+    assert (found.error_code, found.text) == (code, text)
+
+
+def test_a_broker_is_ready_for_those_who_know_its_password(tmp_path: Path) -> None:
+    with held_ports(1) as (port,):
+        broker = Broker(tmp_path, port)
+        broker.start()
+        try:
+            with contextlib.closing(redis.Redis.from_url(broker.url)) as anybody:
+                anybody.config_set("requirepass", "right")
+            checks = [queue_check(f"redis://{user}{HOST}:{port}/0", 60) for user in (":right@", ":wrong@", "")]
+            found = run_checks(checks, limit_sec=600)
+        finally:
+            broker.kill()
+    assert [finding.error_code for finding in found] == [None, "config_invalid", "config_invalid"]
 
 
 @dataclass

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import httpx
 import numpy as np
 import pytest
@@ -14,15 +18,19 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.manifest import new_manifest, update_run
 from trendflow.contracts.schema import validate_document
 from trendflow.service.byte_ranges import ByteRange, Unsatisfiable, matches, parse_range
+from trendflow.service.event_stream import Streams, follow
+from trendflow.service.parts import ServiceLimits
 from trendflow.storage.result_store import ResultStore
 from trendflow.submission.message import Message
 from trendflow_tests.service.deployment import begun_run, body, client, make_parts, served
 from trendflow_tests.service.test_submission import assert_refused
 from trendflow_tests.state.runs import COMPONENTS, SCHEMAS, finished
 from trendflow_tests.storage.runs import first_manifest, store_component
-from trendflow_tests.submission.desks import Deployment, draft
+from trendflow_tests.submission.desks import USER, Deployment, draft, submission_id
 
 KNOWN = bytes(np.random.default_rng(0).integers(0, 256, 3_000_000, np.uint8))  # more than one chunk
+
+THREADS = 40  # in which the server answers what is not written for its event loop
 
 
 def accepted(api: httpx.Client, behind: Deployment, **changed: Any) -> Message:
@@ -126,6 +134,74 @@ def test_places_in_the_queue(api: httpx.Client, behind: Deployment) -> None:
     assert places == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("method", "rest"),
+    [
+        *(("GET", rest) for rest in ("", "/status", "/events", "/manifest", "/artifacts/core_clip/core_clip.npz")),
+        ("GET", "/report"),
+        ("POST", "/cancel"),
+    ],
+)
+def test_a_run_of_somebody_else_is_not_there(address: str, behind: Deployment, method: str, rest: str) -> None:
+    with client(address, "premium-token") as owner, client(address, "free-token") as other, client(address) as admin:
+        message = accepted(owner, behind)
+        manager = begun_run(behind, message)
+        with_artifact(behind, message)
+        if method == "GET":  # streams end with the run; what has ended is not cancelled
+            manager.fail(TrendFlowError("timeout", "The run took too long."))
+        found = assert_refused(other.request(method, url(message, rest)), 404, "dependency_missing")
+        nobody = assert_refused(other.request(method, f"/api/v1/runs/nobody{rest}"), 404, "dependency_missing")
+        assert {**found, "run_id": ""} == {**nobody, "run_id": ""}
+        assert "cancel_requested" not in [event.type for event in behind.states.events(message.run_path)]
+        for caller in (owner, admin):
+            assert caller.request(method, url(message, rest)).is_success
+
+
+def test_the_id_of_a_run_of_somebody_else_is_taken(address: str) -> None:
+    with client(address, "premium-token") as owner, client(address, "free-token") as other:
+        assert owner.post("/api/v1/process", json=body(run_id="mine")).status_code == 202
+        taken = other.post("/api/v1/process", json=body(video=2, run_id="mine"))
+        assert_refused(taken, 409, "input_constraint_violated")
+        # To be told that it exists is not to be given it.
+        assert_refused(other.get("/api/v1/runs/mine"), 404, "dependency_missing")
+
+
+def test_a_run_is_seen_by_whom_it_answered(address: str, behind: Deployment) -> None:
+    with client(address, "premium-token") as owner, client(address, "free-token") as other:
+        message = accepted(owner, behind)
+        behind.succeed(message)
+        assert_refused(other.get(url(message)), 404, "dependency_missing")
+        answer = other.post("/api/v1/process", json=body())
+        assert (answer.status_code, answer.json()["run_id"]) == (200, message.identity.run_id)
+        assert other.get(answer.json()["status_url"]).status_code == 200
+        assert owner.get(url(message)).status_code == 200
+        behind.inbox.remove_before("20990101")
+        assert not behind.inbox.may_see("user-free", message.run_path)
+        assert list(behind.store.list("submissions")) == []
+
+
+def test_a_deleted_video_leaves_no_trace_of_whom_it_answered(address: str, behind: Deployment) -> None:
+    with client(address, "premium-token") as owner, client(address, "free-token") as other:
+        message = accepted(owner, behind)
+        behind.succeed(message)
+        assert other.post("/api/v1/process", json=body()).status_code == 200
+    behind.inbox.forget(message.identity.platform_id, message.identity.video_id)
+    assert [info.key for info in behind.store.list("submissions") if message.identity.video_id in info.key] == []
+    assert not behind.inbox.may_see("user-free", message.run_path)
+
+
+def test_runs_of_the_command_line_are_seen_by_administrators(address: str, behind: Deployment) -> None:
+    message = draft("listed", 0, 1)
+    behind.desk.submit(submission_id("listed"), USER, [message])
+    unlisted = draft("elsewhere", 0, 2)  # never submitted, and known to level 1 only
+    behind.level1()[1].run_status(unlisted.run_path, "pending")
+    with client(address, "premium-token") as other, client(address) as admin:
+        for run in (message, unlisted):
+            assert_refused(other.get(url(run, "/events")), 404, "dependency_missing")
+        assert admin.get(url(message)).status_code == 200
+        assert admin.get(url(unlisted, "/manifest")).json()["message"] == "The run has no manifest yet."
+
+
 @pytest.mark.parametrize("rest", ["", "/status", "/events", "/manifest", "/artifacts/a.npz", "/report"])
 def test_runs_that_do_not_exist(api: httpx.Client, rest: str) -> None:
     found = assert_refused(api.get(f"/api/v1/runs/nobody{rest}"), 404, "dependency_missing")
@@ -217,6 +293,73 @@ def test_ten_callers_may_listen_to_a_run(behind: Deployment) -> None:
         for stream in streams:
             stream.read()
         assert api.get(url(message, "/events")).status_code == 200
+
+
+def test_streams_have_a_limit_for_a_user_and_one_for_all(behind: Deployment) -> None:
+    limits = ServiceLimits(poll_sec=0.01, streams_per_run=1, streams_per_user=2, streams=3)
+    with (
+        served(make_parts(behind, limits=limits)) as address,
+        client(address) as admin,
+        client(address, "free-token") as free,
+    ):
+        runs = [accepted(admin, behind, video=video) for video in range(3)]
+        own = [accepted(free, behind, video=video) for video in (3, 4)]
+        managers = [begun_run(behind, message) for message in (*runs, *own)]
+
+        def listen(caller: httpx.Client, message: Message) -> httpx.Response:
+            return caller.send(caller.build_request("GET", url(message, "/events")), stream=True)
+
+        streams = [listen(admin, message) for message in runs[:2]]
+        assert "as this user" in assert_refused(admin.get(url(runs[2], "/events")), 429, "rate_limited")["message"]
+        streams.append(listen(free, own[0]))
+        assert "here" in assert_refused(free.get(url(own[1], "/events")), 429, "rate_limited")["message"]
+        assert {stream.status_code for stream in streams} == {200}
+        for manager in managers:
+            manager.fail(TrendFlowError("timeout", "The run took too long."))
+        for stream in streams:
+            stream.read()
+        assert free.get(url(own[1], "/events")).status_code == 200
+
+
+def test_liveness_does_not_wait_for_threads(behind: Deployment) -> None:
+    """As many requests as there are threads wait for a check that does not come back."""
+    release, waiting = threading.Event(), threading.Semaphore(0)
+
+    def stuck() -> None:
+        waiting.release()
+        release.wait(600)
+
+    with (
+        served(make_parts(behind), metric_sources=[stuck]) as address,
+        client(address) as api,
+        ThreadPoolExecutor(THREADS) as callers,
+    ):
+        answers = [callers.submit(api.get, "/metrics") for _ in range(THREADS)]
+        try:
+            for _ in range(THREADS):
+                assert waiting.acquire(timeout=600)
+            assert api.get("/health/live").json() == {"status": "ok"}
+        finally:
+            release.set()
+        assert {answer.result().status_code for answer in answers} == {200}
+
+
+def test_streams_leave_the_threads_of_the_other_paths_alone(behind: Deployment) -> None:
+    """Those are all taken, and a stream goes on: it waits in threads of its own, so it takes none of them either."""
+    message = draft("hook", 0, 1)
+    behind.desk.submit(submission_id("hook"), USER, [message])
+    begun_run(behind, message).fail(TrendFlowError("timeout", "The run took too long."))
+
+    async def listened() -> bytes:
+        shared = anyio.to_thread.current_default_thread_limiter()
+        for place in range(int(shared.total_tokens)):
+            shared.acquire_on_behalf_of_nowait(place)
+        limits, limiter = ServiceLimits(), Streams(ServiceLimits()).limiter
+        with anyio.fail_after(60):
+            return b"".join([part async for part in follow(behind.states, message.run_path, 0, limits, limiter)])
+
+    ids = [int(event["id"]) for event in parsed(anyio.run(listened).decode())]
+    assert ids == [event.seq for event in behind.states.events(message.run_path)]
 
 
 def test_a_caller_who_goes_away_makes_room(api: httpx.Client, behind: Deployment) -> None:

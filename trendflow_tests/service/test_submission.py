@@ -85,6 +85,8 @@ def test_a_run_id_serves_once(api: httpx.Client) -> None:
         ({"pipeline_version": "p2"}, "config_invalid"),
         ({"callback_url": "http://example.org/hook"}, "input_constraint_violated"),
         ({"callback_url": "https://127.0.0.1/hook"}, "input_constraint_violated"),
+        ({"callback_url": "https://a..b.example/"}, "input_constraint_violated"),
+        ({"callback_url": "https://bü..cher.example/"}, "input_constraint_violated"),
         ({"callback_url": "https://[::ffff:10.0.0.1]/hook"}, "input_constraint_violated"),
         ({"document": {"title": "Canary"}}, "config_invalid"),
         ({"snapshot": {"observed_at": "2026-01-01T00:00:00Z", "views": 1}}, "config_invalid"),

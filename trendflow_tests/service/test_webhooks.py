@@ -20,6 +20,7 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.service.webhook_dispatch import WebhookDispatch
 from trendflow.service.webhook_sender import Attempt, WebhookSender
 from trendflow.service.webhook_target import parse_target, public_address
+from trendflow.submission.message import Message
 from trendflow_tests.service.certificates import make_certificate
 from trendflow_tests.service.deployment import begun_run
 from trendflow_tests.state.runs import FixedClock
@@ -178,6 +179,11 @@ def test_redirects_and_refusals_are_final(tmp_path: Path, answer: bytes) -> None
         "https://[fe80::1]/",
         "https://[::ffff:127.0.0.1]/",
         "https://0.0.0.0/",
+        "https://１２７.0.0.1/",  # written in full-width digits: the same address
+        "https://a..b.example/",
+        f"https://{'a' * 64}.example/",
+        "https://bü..cher.example/",
+        "https://example.org/\ud800",
     ],
 )
 def test_urls_that_no_webhook_goes_to(url: str) -> None:
@@ -225,6 +231,21 @@ def test_names_that_lead_to_addresses_that_are_not_public(address: str) -> None:
     for found in ([address], [PUBLIC, address], [address, PUBLIC]):  # one that is not public spoils them all
         with pytest.raises(TrendFlowError, match="input_constraint_violated"):
             public_address(target, lambda host, port, found=found: found)
+
+
+def test_names_of_other_scripts_have_an_ascii_form() -> None:
+    """RFC 3490 as the registries write it; `bücher` in Punycode is the example of the article on it."""
+    target = parse_target("https://bücher.example:8443/done")
+    assert (target.host, target.authority) == ("xn--bcher-kva.example", "xn--bcher-kva.example:8443")
+
+
+@pytest.mark.parametrize("error", [UnicodeError("label empty or too long"), socket.gaierror("unknown")])
+def test_what_the_resolver_refuses_is_a_name_that_is_not_known(error: Exception) -> None:
+    def resolver(host: str, port: int) -> list[str]:
+        raise error
+
+    with pytest.raises(TrendFlowError, match="network_error"):
+        public_address(parse_target("https://hooks.example.org/done"), resolver)
 
 
 @pytest.mark.parametrize("address", [PUBLIC, "2606:2800:220:1:248:1893:25c8:1946"])
@@ -290,10 +311,12 @@ def looked(*dispatches: WebhookDispatch) -> None:
         anyio.run(look, dispatch)
 
 
-def ended_run(behind: Deployment, **metadata: Any) -> tuple[str, Callable[[], None]]:
+def ended_run(
+    behind: Deployment, name: str = "hook", video: int = 1, host: str = "hooks.example.org", **metadata: Any
+) -> tuple[str, Callable[[], None]]:
     """A running run with a callback; the second value ends it."""
-    message = draft("hook", 0, 1, callback_url="https://hooks.example.org/done", metadata=metadata)
-    behind.desk.submit(submission_id("hook"), USER, [message])
+    message = draft(name, 0, video, callback_url=f"https://{host}/done", metadata=metadata)
+    behind.desk.submit(submission_id(name), USER, [message])
     manager = begun_run(behind, message)
 
     def end() -> None:
@@ -341,3 +364,43 @@ def test_stages_are_told_to_who_asks() -> None:
     looked(dispatch, dispatch)
     ((_, letter),) = letters.sent
     assert (letter["status"], letter["stage"]) == ("running", "ingest")
+
+
+def test_one_bad_letter_leaves_the_others_running() -> None:
+    """The first address breaks the search for its host in a way that nobody foresaw; the second one is refused."""
+    behind = Deployment()
+    runs = [ended_run(behind, f"hook-{number}", number, f"host-{number}.example.org") for number in (1, 2)]
+    for _, end in runs:
+        end()
+
+    def resolver(host: str, port: int) -> list[str]:
+        if host == "host-1.example.org":
+            raise RuntimeError("nobody foresaw this")
+        return ["127.0.0.1"]
+
+    sender = WebhookSender(SECRET, FixedClock(), resolver=resolver)
+    looked(WebhookDispatch(behind.store, behind.states, behind.inbox, sender))
+    codes = []
+    for path, _ in runs:
+        (key,) = [info.key for info in behind.store.list(f"state/{path}/webhooks")]
+        (attempt,) = json.loads(behind.store.get(key))["attempts"]
+        codes.append(attempt["error_code"])
+    assert codes == ["internal_error", "input_constraint_violated"]
+
+
+def test_a_letter_that_cannot_be_written_leaves_the_others_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = Deployment()
+    runs = [ended_run(behind, f"hook-{number}", number) for number in (1, 2)]
+    for _, end in runs:
+        end()
+    known = behind.inbox.message_of
+
+    def message_of(run_id: str) -> Message | None:
+        if runs[0][0].endswith(run_id):
+            raise RuntimeError("nobody foresaw this")
+        return known(run_id)
+
+    monkeypatch.setattr(behind.inbox, "message_of", message_of)
+    letters = Letters(Attempt(NOW, 204, None))
+    looked(WebhookDispatch(behind.store, behind.states, behind.inbox, letters))
+    assert [letter["run_id"] for _, letter in letters.sent] == [runs[1][0].rpartition("/")[2]]
