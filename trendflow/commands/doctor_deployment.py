@@ -7,6 +7,7 @@ import stat
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,17 @@ def deployment_examinations(settings: Settings) -> list[Examination]:
             _WORKING.format("TRENDFLOW_STORE_URL and TRENDFLOW_STORE_OPTIONS"),
         ),
         Examination("broker", lambda: _broker(settings), _WORKING.format("TRENDFLOW_BROKER_URL")),
+        Examination(
+            "workers",
+            lambda: _workers(settings),
+            "Start some with 'trendflow up --workers N', or as the deployment does; a worker's log says why it ended.",
+        ),
         Examination("database", lambda: _database(settings), _WORKING.format("the storage of DAGSTER_HOME")),
+        Examination(
+            "scheduler",
+            lambda: _scheduler(settings),
+            "Start Dagster's daemon with 'trendflow up', or as the deployment does; its log says why it ended.",
+        ),
         Examination(
             "clocks", lambda: _clocks(settings), "Let all hosts keep their time by NTP, for example with chrony."
         ),
@@ -112,16 +123,24 @@ def _models(deployment: Deployment) -> str:
 def _broker(settings: Settings) -> str:
     if settings.broker_url is None:
         return "none is configured; runs start without a queue"
+    from trendflow.orchestration.queue.board import Board
+
+    with closing(Board(settings.broker_url.get_secret_value())) as board:
+        return f"it answers; {sum(board.waiting().values())} messages wait, {len(board.dead_letters())} dead letters"
+
+
+def _workers(settings: Settings) -> str:
+    """Where runs go through a queue, somebody must take them from it."""
+    if settings.broker_url is None:
+        return "none are needed; runs start without a queue"
     from trendflow.orchestration.queue.board import Board, living
     from trendflow.orchestration.queue.names import Rhythm
 
-    board = Board(settings.broker_url.get_secret_value())
-    try:
-        n_workers, n_waiting = len(living(board.workers(), Rhythm().silent_s)), sum(board.waiting().values())
-        n_dead = len(board.dead_letters())
-    finally:
-        board.close()
-    return f"it answers; {n_workers} workers, {n_waiting} messages wait, {n_dead} dead letters"
+    with closing(Board(settings.broker_url.get_secret_value())) as board:
+        found = living(board.workers(), Rhythm().silent_s)
+    if not found:
+        raise TrendFlowError("internal_error", "No worker is alive: runs wait in the queue.")
+    return f"{len(found)} are alive"
 
 
 def _database(settings: Settings) -> str:
@@ -129,6 +148,18 @@ def _database(settings: Settings) -> str:
     from trendflow.orchestration.database import database_time
 
     return "SQLite answers" if database_time() is None else "it answers"
+
+
+def _scheduler(settings: Settings) -> str:
+    """Where runs go through a queue, Dagster's daemon must put them there."""
+    if settings.broker_url is None:
+        return "none is needed; runs start without a queue"
+    _prepare_database(settings)
+    from trendflow.orchestration.daemon_beat import scheduler_is_seen
+
+    if not scheduler_is_seen():
+        raise TrendFlowError("internal_error", "The daemon's sensors were not heard lately: submissions wait.")
+    return "the daemon's sensors were heard a moment ago"
 
 
 def _prepare_database(settings: Settings) -> None:
@@ -185,23 +216,26 @@ def _broker_time(settings: Settings) -> datetime | None:
         return None
     from trendflow.orchestration.queue.board import Board
 
-    board = Board(settings.broker_url.get_secret_value())
-    try:
+    with closing(Board(settings.broker_url.get_secret_value())) as board:
         return datetime.fromtimestamp(board.now(), UTC)
-    finally:
-        board.close()
 
 
 def _permissions(settings: Settings) -> str:
-    """Files with secrets belong to this user alone."""
+    """Files of the fleet belong to this user alone, and a key that settings name is not for everybody.
+
+    Files elsewhere are handed in by whoever runs the containers: with an owner of their own, and a group that may read.
+    Those with users hold digests of tokens and no secrets.
+    """
     folder = fleet_folder(settings.home)
     kept = [folder / SECRETS, folder / STATE, token_file(folder), users_file(folder)]
-    named = [path for path in (settings.api_users, settings.api_certificate_key) if path is not None]
-    found = [path for path in (*kept, *named) if path.exists()]
+    found = {path: _PRIVATE for path in kept if path.exists()}
     foreign = [path.name for path in found if path.stat().st_uid != os.geteuid()]
     if foreign:
         raise TrendFlowError("config_invalid", f"Files belong to another user: {', '.join(foreign)}.")
-    open_ = [path.name for path in found if path.stat().st_mode & _PRIVATE]
+    key = settings.api_certificate_key
+    if key is not None and key.exists():
+        found[key] = stat.S_IRWXO
+    open_ = [path.name for path, others in found.items() if path.stat().st_mode & others]
     if open_:
         raise TrendFlowError("config_invalid", f"Others may read files that hold secrets: {', '.join(open_)}.")
     return f"{len(found)} files with secrets are private" if found else "no file with secrets"

@@ -51,7 +51,7 @@ def down() -> int:
     """End the fleet; its data stay. Raises what `Fleet.down` does."""
     settings = load_settings()
     with err.status("ending") as line:
-        ended = fleet_of(settings).down(_Progress(line))
+        ended = Fleet(fleet_folder(settings.home), ()).down(_Progress(line))
         if settings.triton_dir.exists():
             clear_dead_server(settings)  # its shared memory outlives it
     out.print(f"{ended} services ended" if ended else "no service was running")
@@ -124,3 +124,5 @@ def _print_status(found: dict[str, Any]) -> None:
         if row["address"] is not None:
             token = "" if row["token_file"] is None else f"  token in {row['token_file']}"
             out.print(f"{row['service']}  {row['address']}{token}", highlight=False, soft_wrap=True)
+        if row["data_elsewhere"] is not None:
+            out.print(f"{row['service']}  data in {row['data_elsewhere']}", highlight=False, soft_wrap=True)

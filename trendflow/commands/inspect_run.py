@@ -11,6 +11,7 @@ from trendflow.commands.console import err, human_bytes, out, print_run, styled,
 from trendflow.commands.files import write_output
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.identity import partition_key_of
 from trendflow.contracts.manifest import find_row
 
 
@@ -115,7 +116,7 @@ def validate(key: str | None) -> int:
         findings = validate_run(deployment, path)
         problems = [finding for finding in findings if finding.severity == "problem"]
         bad += bool(problems)
-        run_key = path.partition("/")[2]  # what every command takes; the platform follows from the id
+        run_key = partition_key_of(path)
         out.print(
             f"{run_key}: {'[red]not valid[/]' if problems else '[green]valid[/]'}", highlight=False, soft_wrap=True
         )

@@ -12,10 +12,11 @@ from trendflow.commands.process import prepare_dagster_home
 from trendflow.commands.submissions import decisions_line, finish, say_who_takes_them
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.identity import partition_key_of
 from trendflow.submission.items import Submission, new_submission_id, submission_day
 from trendflow.submission.lists import MAX_ENTRIES, MAX_LIST_BYTES, Entry, ListForm, parse_list
 from trendflow.submission.message import Priority
-from trendflow.submission.outcomes import run_key, run_path_of
+from trendflow.submission.outcomes import answering_run
 from trendflow.submission.report import decision_of, refusal_of
 from trendflow.submission.sources import existing_path, parse_source
 
@@ -117,11 +118,12 @@ def _read(listed: str) -> bytes:
 
 def _checked(deployment: Deployment, profile: str, entries: Sequence[Entry]) -> Iterator[Entry]:
     """The entries, those with an error whose files are too short or too long: hopeless ones become no runs."""
-    from trendflow.orchestration.runs import resolve_profile
+    from trendflow.orchestration.runs import verify_profile
     from trendflow.orchestration.segmenter_step import refuse_wrong_duration
 
-    # Weights that are not in order would fail every component; better before there are runs than after.
-    resolve_profile(deployment, profile)
+    # Weights that are not in order would fail every component; better before there are runs than after. Devices are
+    # those of the workers, which may be other hosts.
+    verify_profile(deployment, profile)
     with err.status("looking at the files"):
         for entry in entries:
             source = entry.outcome
@@ -149,11 +151,11 @@ def _print_items(opened: OpenDesk, submission: Submission, names: Sequence[str])
     """One row per item; of a long submission only what was not taken, and the first ones."""
     rows = []
     for place, (name, item) in enumerate(zip(names, submission.items, strict=True)):
-        refusal, path = refusal_of(item), run_path_of(opened.inbox, item)
+        refusal, path = refusal_of(item), answering_run(opened.inbox, item)
         if refusal is None and place >= _SHOWN:
             continue
         why = "" if refusal is None else f"{refusal.error_code}: {refusal.error}"
-        rows.append([str(place + 1), name, decision_of(item), why or ("" if path is None else run_key(path))])
+        rows.append([str(place + 1), name, decision_of(item), why or ("" if path is None else partition_key_of(path))])
     out.print(table(None, ["", "item", "decision", "run or reason"], rows, right=("",)), markup=False)
     if len(rows) < len(names):
         out.print(f"… and {len(names) - len(rows)} more", highlight=False)

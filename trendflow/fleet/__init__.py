@@ -1,5 +1,6 @@
 """The production shape on one machine: servers and workers as local processes, started from installed packages.
 
-A `Blueprint` declares one service as data; `Fleet` starts, repairs and ends them. It knows neither Dagster nor what the
-services do. Nothing of it stays in memory: processes are found again by the state file.
+A `Blueprint` declares one service as data; `Fleet` starts, repairs and ends them, and the keeper, a service itself,
+repairs without being asked. None of it imports Dagster. Nothing stays in memory: processes are found again by the state
+file.
 """

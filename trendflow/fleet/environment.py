@@ -32,6 +32,11 @@ _PREFIX = "TRENDFLOW_"
 # Runs that Dagster has handed to the queue and that have not ended. Well above the number of workers, so that none
 # waits for Dagster's next look; bounded, because a run of higher priority does not overtake what is launched.
 _MAX_LAUNCHED_RUNS = 100
+# What waits for a worker is "starting" for Dagster, however long that takes: ten years. Not 0, which is meant to switch
+# the limit off, but makes Dagster's monitoring fail on every run that waits, each time it looks.
+_START_TIMEOUT_S = 10 * 365 * 86400
+# As often as submissions are looked at; Dagster's own pace would add seconds to every wait.
+_DEQUEUE_S = 2
 
 
 def fleet_folder(home: Path) -> Path:
@@ -101,10 +106,10 @@ def write_dagster_home(site: Site) -> None:
     }
     instance["run_launcher"] = {"module": "trendflow.orchestration.queue.launcher", "class": "QueueRunLauncher"}
     instance["concurrency"]["runs"]["max_concurrent_runs"] = _MAX_LAUNCHED_RUNS
-    # What waits for a worker is "starting" for Dagster, however long that takes; what was begun and is not known to the
-    # queue any more, because that lost its data, is put there again.
+    instance["run_queue"] = {"dequeue_interval_seconds": _DEQUEUE_S}
+    # What was begun and is not known to the queue any more, because that lost its data, is put there again.
     instance["run_monitoring"] |= {
-        "start_timeout_seconds": 0,
+        "start_timeout_seconds": _START_TIMEOUT_S,
         "poll_interval_seconds": 30,
         "max_resume_run_attempts": 3,
     }

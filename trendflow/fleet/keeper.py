@@ -14,7 +14,7 @@ from pathlib import Path
 from trendflow.contracts.errors import as_typed
 from trendflow.fleet.files import make_folder
 from trendflow.fleet.service import Blueprint, Health, Service, Site
-from trendflow.fleet.state import read_state
+from trendflow.fleet.state import Identity, read_state
 from trendflow.fleet.supervisor import Fleet, Repair
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Keeper:
     now: Callable[[], float] = time.monotonic
     _patience: dict[str, _Patience] = field(default_factory=dict)
     _asked: float | None = None
-    _ill_since: dict[str, float] = field(default_factory=dict)
+    _ill_since: dict[Identity, float] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Look every few seconds until `stop` is set, or somebody ended the fleet."""
@@ -95,7 +95,6 @@ class Keeper:
         fleet = self.fleet()
         found = fleet.repair(self._may_start)
         for name, error in found.services.items():
-            self._ill_since.pop(name, None)  # it begins anew
             patience = self._next(name)
             wait_s = patience.not_before - self.now()
             if error is None:
@@ -120,12 +119,13 @@ class Keeper:
             for blueprint in fleet.blueprints
             if blueprint.name in ill and not any(need in ill for need in blueprint.needs)
         }
-        self._ill_since = {name: self._ill_since.get(name, now) for name in blamed}
+        # By the process, so that one which took its place meanwhile begins anew.
+        self._ill_since = {ill[name].process: self._ill_since.get(ill[name].process, now) for name in blamed}
         for name in sorted(blamed):
-            if now - self._ill_since[name] >= _HUNG_S:
-                log.error("ALARM: the service %s hangs and is ended: %s", name, ill[name])
-                fleet.end(name)
-                del self._ill_since[name]
+            process, text = ill[name].process, ill[name].text
+            if now - self._ill_since[process] >= _HUNG_S:
+                log.error("ALARM: the service %s hangs and is ended: %s", name, text)
+                fleet.end(name, process)
 
     def _may_start(self, name: str) -> bool:
         known = self._patience.get(name)

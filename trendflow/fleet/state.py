@@ -51,6 +51,8 @@ class Process:
     started_at: Text
     stop_signal: Annotated[int, Field(ge=1, le=64)]
     stop_limit_s: Annotated[float, Field(ge=0)]
+    # The services that it needs, and therefore ends before.
+    needs: tuple[Text, ...] = ()
 
     @property
     def is_alive(self) -> bool:

@@ -21,7 +21,8 @@ def fleet_status(folder: Path, blueprints: Sequence[Blueprint]) -> dict[str, Any
     """The status document: every service with its condition, process and ports, in the order of starting.
 
     `healthy`: its process lives and it answered well; `unhealthy`: it lives but did not; `dead`: it was started and
-    ended by itself; `stopped`: it was not started. Health checks run side by side. Raises what `read_state` does.
+    ended by itself; `stopped`: it was not started. `data_elsewhere` is the folder of data that are not in the
+    fleet's own one. Health checks run side by side. Raises what `read_state` does.
     """
     state = read_state(folder)
     site = Site(folder, state.ports, read_secrets(folder))
@@ -56,7 +57,7 @@ def _trouble(service: Service) -> str | None:
 
 
 def _facts(name: str, state: FleetState, site: Site) -> dict[str, Any]:
-    process = state.process(name)
+    process, folder = state.process(name), site.service_folder(name)
     condition: Condition = "stopped"
     reason = None
     if process is not None and state.is_alive(process):
@@ -79,4 +80,5 @@ def _facts(name: str, state: FleetState, site: Site) -> dict[str, Any]:
         "address": None,
         "token_file": None,
         "log": None if process is None else process.log,
+        "data_elsewhere": str(folder.resolve()) if folder.is_symlink() else None,
     }

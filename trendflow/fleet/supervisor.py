@@ -15,17 +15,18 @@ from filelock import FileLock, Timeout
 from trendflow.contracts.errors import TrendFlowError, unwritable
 from trendflow.fleet.credentials import assign_secrets, read_secrets
 from trendflow.fleet.files import make_folder
-from trendflow.fleet.launch import LOG_LIMIT_BYTES, exit_code_of, log_tail, start_process, stop_process
+from trendflow.fleet.launch import LOG_LIMIT_BYTES, REMAINS_LIMIT_S, exit_code_of, log_tail, start_process, stop_process
 from trendflow.fleet.ports import assign_ports, require_free
 from trendflow.fleet.service import Blueprint, Service, Site, in_order
-from trendflow.fleet.state import FleetState, Process, read_state, write_state
+from trendflow.fleet.state import FleetState, Identity, Process, read_state, write_state
 from trendflow.processes import boot_id
 
 Report = Callable[[str, str], None]
-"""Told the name of a service and what happens: `starting`, `started`, `running`, `stopping`, `stopped` or `gone`."""
+"""Told the name of a service and what happens: `starting`, `started`, `running`, `stopping`, `stopped` or `gone`; or
+`waiting for` and the name of what holds the fleet."""
 
 _POLL_S = 0.1
-# A repair starts processes and does not wait until they are healthy.
+# What a repair takes beyond ending services: it starts processes and does not wait until they are healthy.
 _REPAIR_LIMIT_S = 180.0
 
 
@@ -35,6 +36,14 @@ class Repair:
 
     is_up: bool
     services: Mapping[str, TrendFlowError | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What the health check of a service found wrong, and of which process."""
+
+    process: Identity
+    text: str
 
 
 def _silent(_service: str, _event: str) -> None:
@@ -83,11 +92,11 @@ class Fleet:
         started stays when a later service fails, and `up` again goes on from there.
 
         Raises `config_invalid` (a port is taken, another command is at work, the fleet runs on another host),
-        `dependency_missing` (no such program), and of a service that ended while it started or did not become healthy
-        its own code, with the end of its log.
+        `timeout` (a repair does not finish), `dependency_missing` (no such program), and of a service that ended while
+        it started or did not become healthy its own code, with the end of its log.
         """
         chosen = in_order(self.blueprints, wanted)
-        with self._exclusive():
+        with self._exclusive(report):
             state = self._current_state()
             ports = assign_ports(chosen, state.ports)
             replicas = {**state.replicas, **self.replicas}
@@ -129,40 +138,48 @@ class Fleet:
                     repaired[blueprint.name] = error  # the others must not wait for it
         return Repair(is_up=True, services=repaired)
 
-    def troubles(self) -> dict[str, str]:
+    def troubles(self) -> dict[str, Trouble]:
         """What the health checks of services find wrong whose processes live. Raises what `read_site` does."""
         state, site = read_state(self.folder), read_site(self.folder)
         asked = [
-            blueprint
+            (blueprint, process.process)
             for blueprint in self.blueprints
             if (process := state.process(blueprint.name)) is not None and state.is_alive(process)
         ]
         with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
-            answers = list(pool.map(lambda blueprint: blueprint.build(site).health(), asked))
-        return {blueprint.name: answer for blueprint, answer in zip(asked, answers, strict=True) if answer is not None}
+            answers = list(pool.map(lambda pair: pair[0].build(site).health(), asked))
+        return {
+            blueprint.name: Trouble(process, answer)
+            for (blueprint, process), answer in zip(asked, answers, strict=True)
+            if answer is not None
+        }
 
-    def end(self, service: str) -> None:
-        """End one service; the next repair starts it again. Nothing is done while a command is at work.
+    def end(self, service: str, seen: Identity) -> bool:
+        """End one service if it is still the process that was `seen`; the next repair starts it again.
 
-        Raises what `stop_process` does.
+        False when it is another one by now, or a command is at work: then nothing was done. Raises what `stop_process`
+        does.
         """
         with self._lock(".repair.lock", 0) as is_free:
             process = self._current_state().process(service)
-            if is_free and process is not None:
-                stop_process(process)
+            if not is_free or process is None or process.process != seen:
+                return False
+            stop_process(process)
+            return True
 
     def down(self, report: Report = _silent) -> int:
         """End all services, each after those that need it; ports, secrets and data stay. The number of those that ran.
 
+        The state file says all that it takes: the blueprints, which may be wrong by now, are not asked.
         Raises `config_invalid` when another command is at work or the fleet runs on another host or belongs to another
-        user, `timeout` when a process cannot be ended.
+        user, `timeout` when a process cannot be ended or a repair does not finish.
         """
         if not self.folder.exists():  # asked before, so that nothing is created for a fleet that never was
             return 0
-        with self._exclusive():
+        with self._exclusive(report):
             state = write_state(self.folder, replace(self._current_state(), is_up=False))
             ended = 0
-            for together in self._last_first(state.processes):
+            for together in _last_first(state.processes):
                 state, n_alive = self._stop(together, state, report)
                 ended += n_alive
         return ended
@@ -180,18 +197,6 @@ class Fleet:
                 state = write_state(self.folder, state.lacking(ending[done]))
                 report(ending[done], "stopped" if was_alive else "gone")
         return state, ended
-
-    def _last_first(self, processes: Sequence[Process]) -> list[list[Process]]:
-        """Those that may end together, each group after all that need one of it; strangers are among the first."""
-        left = {process.service: process for process in processes}
-        ordered = in_order(self.blueprints)
-        groups = []
-        while left:
-            needed = {need for blueprint in ordered if blueprint.name in left for need in blueprint.needs}
-            group = [process for name, process in left.items() if name not in needed]
-            left = {name: process for name, process in left.items() if name in needed}
-            groups.append(group)
-        return groups
 
     def _start(self, chosen: Sequence[Blueprint], site: Site, state: FleetState, report: Report) -> FleetState:
         """Ensure all services side by side, as their needs allow, until all are healthy."""
@@ -227,7 +232,7 @@ class Fleet:
         if process is None or starts:
             report(name, "starting")
             require_free(name, site.ports.get(name, {}))
-            process = start_process(name, service, self._log(name), self.log_limit)
+            process = start_process(name, service, self._log(name), self.log_limit, blueprint.needs)
             try:
                 state = write_state(self.folder, state.having(process))
             except BaseException:
@@ -288,17 +293,23 @@ class Fleet:
         return self.folder / "logs" / f"{name}.log"
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _exclusive(self, report: Report) -> Iterator[None]:
         """Two commands must not start and end services at the same time; the second is told so at once.
 
-        A repair is not a command: it is short, and waited for.
+        A repair is not a command: it is waited for, as long as it may take to end what has to be ended.
         """
         # Services that run as another user have their folders inside, so this one may be entered but not read.
         make_folder(self.folder, 0o711)
         with ExitStack() as stack:
-            for name, limit_s in ((".lock", 0.0), (".repair.lock", _REPAIR_LIMIT_S)):
-                if not stack.enter_context(self._lock(name, limit_s)):
-                    raise TrendFlowError("config_invalid", "Another command is starting or ending this fleet.")
+            if not stack.enter_context(self._lock(".lock", 0)):
+                raise TrendFlowError("config_invalid", "Another command is starting or ending this fleet.")
+            if not stack.enter_context(self._lock(".repair.lock", 0)):
+                report("the keeper's repair", "waiting for")
+                ending = (process.stop_limit_s + REMAINS_LIMIT_S for process in read_state(self.folder).processes)
+                if not stack.enter_context(self._lock(".repair.lock", _REPAIR_LIMIT_S + sum(ending))):
+                    raise TrendFlowError(
+                        "timeout", "The keeper is repairing this fleet and does not finish; its log says what it does."
+                    )
             yield
 
     @contextmanager
@@ -316,3 +327,16 @@ class Fleet:
             yield True
         finally:
             lock.release()
+
+
+def _last_first(processes: Sequence[Process]) -> list[list[Process]]:
+    """Those that may end together, each group after all that need one of it."""
+    left = list(processes)
+    groups = []
+    while left:
+        needed = {need for process in left for need in process.needs}
+        # None is free in a circle, which no fleet starts: whoever wrote one has its services ended all the same.
+        group = [process for process in left if process.service not in needed] or left
+        left = [process for process in left if process not in group]
+        groups.append(group)
+    return groups

@@ -16,7 +16,7 @@ from trendflow.fleet.supervisor import Fleet
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A folder that other users may enter, as a server that refuses to run as root needs it."""
+    """A folder that other users may enter; of one that only root may enter the database would be kept in /var/lib."""
     folder = Path(tempfile.mkdtemp(prefix="trendflow-fleet-"))
     folder.chmod(0o755)
     yield folder

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import pwd
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from dagster import DagsterRun, DagsterRunStatus, EventLogEntry
+from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.test_utils import create_test_daemon_workspace_context, instance_for_test
+from dagster._core.workspace.load_target import EmptyWorkspaceTarget
+from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
 from trendflow.commands import workers
 from trendflow.config import Settings, load_settings
@@ -16,8 +24,9 @@ from trendflow.fleet.credentials import assign_secrets
 from trendflow.fleet.environment import application_environment, given_keys, write_dagster_home
 from trendflow.fleet.files import make_folder
 from trendflow.fleet.infrastructure import INFRASTRUCTURE
+from trendflow.fleet.launch import run_once, start_process, stop_process
 from trendflow.fleet.ports import assign_ports
-from trendflow.fleet.service import Site
+from trendflow.fleet.service import ProcessUser, Service, Site
 from trendflow.models.device import cuda_devices
 from trendflow.service.users import Users
 from trendflow_tests.models.fake_device import FakeNvml
@@ -57,6 +66,34 @@ def test_programs_have_the_settings_of_the_shell_on_the_servers_of_the_fleet(
     keys = {found.tombstone_key, found.webhook_key, found.text_key}
     assert None not in keys
     assert len(keys) == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes as another user")
+def test_a_server_of_another_user_is_told_no_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {"TRENDFLOW_TOMBSTONE_KEY", "TRENDFLOW_STORE_OPTIONS", "AWS_SECRET_ACCESS_KEY", "SOMEBODYS_PASSWORD"}
+    for name in (*secrets, "LC_TIME", "LD_DEBUG_OUTPUT"):
+        monkeypatch.setenv(name, "a value")
+    entry = pwd.getpwnam("nobody")
+    nobody = ProcessUser(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    folder = home / "server"
+
+    def names_in(file: str) -> set[str]:
+        return {line.partition("=")[0] for line in (folder / file).read_text().splitlines()}
+
+    def command(file: str) -> tuple[str, ...]:
+        return "/bin/sh", "-c", f"env > {file}"
+
+    for user, is_told in ((None, True), (nobody, False)):
+        service = Service(command=command("started"), health=lambda: None, folder=folder, user=user)
+        started = start_process("server", service, home / "log")
+        os.waitid(os.P_PID, started.process.pid, os.WEXITED | os.WNOWAIT)
+        stop_process(started)
+        run_once(list(command("prepared")), folder, user)
+        for file in ("started", "prepared"):
+            found = names_in(file)
+            assert found >= {"PATH", "HOME", "LC_TIME", "LD_DEBUG_OUTPUT"}
+            assert found & secrets == (secrets if is_told else set())
+            (folder / file).unlink()
 
 
 def test_a_key_that_the_deployment_has_is_kept_for_good(
@@ -104,9 +141,30 @@ def test_dagster_waits_as_long_as_the_queue_does(site: Site) -> None:
     found = yaml.safe_load(text)
     assert found["run_launcher"]["class"] == "QueueRunLauncher"
     assert found["run_monitoring"]["enabled"] is True
-    assert found["run_monitoring"]["start_timeout_seconds"] == 0
+    assert found["run_monitoring"]["start_timeout_seconds"] > 5 * 365 * 86400
     assert found["concurrency"]["runs"]["max_concurrent_runs"] >= Settings().handed_over_runs
     assert not any(secret in text for secret in site.secrets.values())
+
+
+def test_dagsters_monitoring_leaves_what_waits_for_a_worker_alone(site: Site) -> None:
+    """Dagster's own code: it neither fails a run that waits for days nor fails itself on one."""
+    write_dagster_home(site)
+    settings = yaml.safe_load((site.folder / "dagster" / "dagster.yaml").read_text())
+    parts = {name: settings[name] for name in ("run_launcher", "run_monitoring")}
+    with (
+        instance_for_test(overrides=parts) as instance,
+        create_test_daemon_workspace_context(EmptyWorkspaceTarget(), instance) as workspace,
+    ):
+        run = instance.add_run(DagsterRun("a_job", run_id="00000000-0000-0000-0000-000000000001"))
+        days_ago = time.time() - 30 * 86400
+        started = DagsterEvent(DagsterEventType.RUN_STARTING.value, run.job_name)
+        instance.handle_new_event(
+            EventLogEntry(None, 20, "", run.run_id, days_ago, job_name="a_job", dagster_event=started)
+        )
+        assert list(execute_run_monitoring_iteration(workspace, logging.getLogger("test"))) == [None]
+        found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status == DagsterRunStatus.STARTING
 
 
 @pytest.mark.parametrize(("cores", "count"), [(1, 2), (2, 2), (6, 3), (48, 8)])

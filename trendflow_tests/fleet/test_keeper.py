@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,10 +13,10 @@ import pytest
 
 from trendflow.fleet.keeper import Keeper
 from trendflow.fleet.launch import stop_process
-from trendflow.fleet.service import Health, Site
+from trendflow.fleet.service import Blueprint, Health, Site
 from trendflow.fleet.state import read_state
 from trendflow.fleet.supervisor import Fleet, Repair
-from trendflow_tests.fleet.test_supervisor import HOLDER, conditions, kill, pids
+from trendflow_tests.fleet.test_supervisor import conditions, held, kill, pids
 from trendflow_tests.fleet.tiny_services import SERVER, web
 
 MakeFleet = Callable[..., Fleet]
@@ -133,17 +131,20 @@ def test_a_service_that_cannot_start_is_told_and_tried_again(
     assert look_until(keeper, lambda: conditions(built)["store"] == "healthy") == ["store"]
 
 
+def hanging(name: str, *needs: str) -> Blueprint:
+    """A service that its health check calls ill while the file `<name> hangs` is there."""
+    plain = web(name, *needs)
+
+    def health(site: Site) -> Health:
+        return lambda: "it hangs" if (site.folder / f"{name} hangs").exists() else None
+
+    return replace(plain, build=lambda site: replace(plain.build(site), health=health(site)))
+
+
 def test_a_service_that_hangs_is_replaced_but_not_for_what_it_needs(
     fleet: MakeFleet, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def not_while(name: str) -> Callable[[Site], Health]:
-        return lambda site: lambda: "it hangs" if (site.folder / f"{name} hangs").exists() else None
-
-    store, api = web("store"), web("api", "store")
-    built = fleet(
-        replace(store, build=lambda site: replace(store.build(site), health=not_while("store")(site))),
-        replace(api, build=lambda site: replace(api.build(site), health=not_while("api")(site))),
-    )
+    built = fleet(hanging("store"), hanging("api", "store"))
     built.up()
     before = pids(built)
     for name in before:
@@ -168,17 +169,33 @@ def test_a_service_that_hangs_is_replaced_but_not_for_what_it_needs(
     assert keeper.look().services == {"api": None}
 
 
+def test_what_took_the_place_of_a_hanging_service_is_given_its_own_time(fleet: MakeFleet) -> None:
+    built = fleet(hanging("store"))
+    built.up()
+    sign = built.folder / "store hangs"
+    sign.touch()
+    clock = Clock()
+    keeper = keep(built, clock)
+    keeper.look()
+    kill(pids(built)["store"])
+    sign.unlink()
+    built.up()  # by hand
+    sign.touch()
+    before = pids(built)
+    for _ in range(2):
+        clock.now += 599.0
+        keeper.look()
+    assert pids(built) == before
+    assert conditions(built) == {"store": "unhealthy"}
+    clock.now += 31.0
+    keeper.look()
+    assert conditions(built) == {"store": "dead"}
+
+
 def test_the_keeper_stays_out_of_a_command_at_work(fleet: MakeFleet) -> None:
     built = fleet(web("store"))
     built.up()
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(built.folder / ".repair.lock")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
+    with held(built.folder / ".repair.lock"):
         kill(pids(built)["store"])
         assert keep(built).look() == Repair(is_up=True)
         assert conditions(built) == {"store": "dead"}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import psutil
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
+from trendflow.commands.fleet import status_of
 from trendflow.config import load_settings
 from trendflow.fleet.environment import fleet_environment, fleet_folder, use_fleet
 from trendflow.fleet.launch import stop_process
@@ -37,7 +39,7 @@ COMPONENTS = ("segmenter", "core_optical_flow", "cut_detection", "loudness_extra
 CLIPS = 9
 DUPLICATE, BROKEN, SHORT = CLIPS, CLIPS + 1, CLIPS + 2
 """Places in the list, behind the good clips."""
-MINUTES = 900.0
+PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,7 @@ class Production:
         self.board = Board(broker.get_secret_value())
 
     def conditions(self) -> dict[str, str]:
-        status = self.command("status", "--json")
-        said, _ = status.communicate()  # it fails while a service is down
-        return {row["service"]: row["condition"] for row in json.loads(said)["services"]}
+        return {row["service"]: row["condition"] for row in status_of(self.deployment.settings)["services"]}
 
     def pid(self, service: str) -> int:
         process = read_state(fleet_folder(self._home)).process(service)
@@ -121,17 +121,15 @@ class Production:
                 return None
             main = psutil.Process(int(found.worker.split(":")[1]))
             processes = [main, *main.children(recursive=True)]
-            for process in processes:
-                process.suspend()
+            signal_all(processes, signal.SIGSTOP)
             view = self.deployment.states.read_run(found.run_path)
             stored = {row["name"] for row in view_run(self.deployment, _key(found.run_path)).manifest()["components"]}
             hit = view is not None and view.components[found.component]["status"] == "running"
             hit = hit and found.component not in stored
-            for process in processes:
-                process.send_signal(signal.SIGKILL if hit else signal.SIGCONT)
+            signal_all(processes, signal.SIGKILL if hit else signal.SIGCONT)
             return found if hit else None
 
-        return wait_for(kill, "a worker in the middle of a component", MINUTES)
+        return wait_for(kill, "a worker in the middle of a component", PATIENCE_S)
 
 
 @pytest.fixture
@@ -141,6 +139,7 @@ def production(home: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
         "TRENDFLOW_GRAPH_FILE": str(graph),
         "TRENDFLOW_MODELS": str(models_dir),
         "TRENDFLOW_ONNX_THREADS": "1",
+        "TRENDFLOW_MIN_FREE_GB": "0",
         "OMP_NUM_THREADS": "1",
     }
     for name, value in environment.items():
@@ -182,10 +181,10 @@ def test_every_video_ends_whatever_dies_meanwhile(production: Production, listed
     killed = production.kill_a_worker_at_work()
     # The other worker is in the middle of a run when the broker dies.
     others = wait_for(lambda: [path for path in production.runs() if path != killed.run_path], "other runs")
-    wait_for(lambda: production.at_work(others), "the other worker at work", MINUTES)
+    wait_for(lambda: production.at_work(others), "the other worker at work", PATIENCE_S)
     broker = production.pid("valkey")
     os.kill(broker, signal.SIGKILL)
-    wait_for(lambda: production.pid("valkey") != broker, "the broker started again", MINUTES)
+    wait_for(lambda: production.pid("valkey") != broker, "the broker started again", PATIENCE_S)
     first = json.loads(production.answer(submitting))
 
     items = first["items"]
@@ -198,7 +197,7 @@ def test_every_video_ends_whatever_dies_meanwhile(production: Production, listed
     assert_everything_ended(production, good, [items[BROKEN]["run_key"]])
     assert_computed_once(production, good, killed)
     assert production.begun(run_path_of(items[BROKEN]["run_key"])) <= Counter(["segmenter"])
-    wait_for(lambda: set(production.conditions().values()) == {"healthy"}, "the repaired fleet", MINUTES)
+    wait_for(lambda: set(production.conditions().values()) == {"healthy"}, "the repaired fleet", PATIENCE_S)
 
     # The same list again: nothing but the video that failed is worked on.
     before = stored(production)
@@ -221,7 +220,7 @@ def assert_everything_ended(production: Production, good: Sequence[str], broken:
         runs = production.deployment.states.read_global()["runs"]
         return {_key(path): row["status"] for path, row in runs.items()}
 
-    wait_for(lambda: level1() == expected, "level 1 to know how the runs ended", MINUTES)
+    wait_for(lambda: level1() == expected, "level 1 to know how the runs ended", PATIENCE_S)
     wait_for(lambda: not production.board.unacknowledged(), "the last message to be settled")
     assert not any(production.board.waiting().values())
     assert production.board.running() == {}
@@ -251,6 +250,12 @@ def assert_computed_once(production: Production, good: Sequence[str], killed: Ki
     assert view is not None
     assert view.run["attempt"] == 2
     assert view.components[killed.component]["owner"] != killed.worker
+
+
+def signal_all(processes: Sequence[psutil.Process], number: int) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # some live for a moment only
+            process.send_signal(number)
 
 
 def stored(production: Production) -> set[tuple[str, str | None]]:

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.xdist_group("fleet")
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
-    # Not below pytest's folder, which only this user may enter: started by root, PostgreSQL runs as another one.
+    # Not below pytest's folder, which only this user may enter: root's database would be kept in /var/lib.
     with tempfile.TemporaryDirectory(prefix="trendflow-fleet-") as folder:
         Path(folder).chmod(0o755)
         built = Fleet(Path(folder) / "fleet", INFRASTRUCTURE)

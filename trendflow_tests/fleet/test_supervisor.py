@@ -9,21 +9,26 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from trendflow.commands.fleet import down
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.schema import SchemaRegistry, validate_document
+from trendflow.fleet import supervisor
 from trendflow.fleet.credentials import SECRETS, read_secrets
+from trendflow.fleet.files import make_folder
 from trendflow.fleet.service import Started, in_order
 from trendflow.fleet.state import STATE, Identity, read_state, write_state
 from trendflow.fleet.status import fleet_status
 from trendflow.fleet.supervisor import Fleet
-from trendflow.processes import exact_process, started_ticks_of
+from trendflow.processes import started_ticks_of
 from trendflow_tests.fleet.tiny_services import SERVER, web
 
 MakeFleet = Callable[..., Fleet]
@@ -58,6 +63,36 @@ def kill(pid: int) -> None:
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
+@contextmanager
+def held(lock: Path) -> Iterator[Callable[[], object]]:
+    """Another process holds this lock until what is yielded is called, or the block ends."""
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        yield lambda: holder.communicate()
+
+
+@contextmanager
+def mistaken(built: Fleet, ticks_later: int = 0, **changes: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is nobody's and has the id that the state file gives the only service, whose own was killed.
+
+    The file says that it started `ticks_later`, and `changes`.
+    """
+    waiting = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE) as process:
+        built.up()
+        state = read_state(built.folder)
+        (own,) = state.processes
+        kill(own.process.pid)
+        ticks = started_ticks_of(process.pid)
+        assert ticks is not None
+        taken = replace(own, process=Identity(process.pid, ticks + ticks_later))
+        write_state(built.folder, replace(state, processes=(taken,), **changes))
+        assert conditions(built) == {"store": "dead"}
+        yield process
+
+
 def test_services_start_after_what_they_need_and_end_before_it(fleet: MakeFleet) -> None:
     built = fleet(web("api", "broker", "store"), web("broker"), web("store", "disk"), web("disk"))
     events: list[tuple[str, str]] = []
@@ -80,7 +115,7 @@ def test_a_service_started_again_later_still_ends_after_what_needs_it(fleet: Mak
     built.up()
     kill(pids(built)["store"])
     built.up()
-    built.down()
+    assert Fleet(built.folder, ()).down() == 2  # by the state alone: what defines the services may be wrong by now
     assert (built.folder / "endings").read_text().split() == ["api", "store"]
 
 
@@ -104,6 +139,29 @@ def test_impossible_orders_are_refused(blueprints: list, wanted: list[str] | Non
     error = raised(in_order, blueprints, wanted)
     assert error.error_code == "config_invalid"
     assert said in error.message
+
+
+def test_what_the_fleet_does_not_have_any_more_is_ended(fleet: MakeFleet) -> None:
+    fleet(web("store"), web("api", "store"), web("second", "store"), replicas={"api": 2}).up()
+    smaller = fleet(web("store"), web("api", "store"))
+    before = pids(smaller)
+    smaller.up(["store"])
+    assert pids(smaller) == before  # only what was named is touched
+    assert read_state(smaller.folder).replicas == {"api": 2}
+    smaller.up()
+    assert pids(smaller) == {name: pid for name, pid in before.items() if name != "second"}
+    assert (smaller.folder / "endings").read_text().split() == ["second"]
+
+
+def test_what_is_not_ready_is_told_and_holds_nothing_up(fleet: MakeFleet) -> None:
+    facts: dict[str, Any] = {"address": "http://127.0.0.1:1/api", "token_file": Path("/some/token")}
+    built = fleet(web("store", readiness=lambda: "not ready: disk", **facts), web("api", "store"))
+    built.up()
+    rows = {row["service"]: row for row in fleet_status(built.folder, built.blueprints)["services"]}
+    assert (rows["store"]["condition"], rows["store"]["reason"]) == ("unhealthy", "not ready: disk")
+    assert (rows["store"]["address"], rows["store"]["token_file"]) == (facts["address"], "/some/token")
+    assert (rows["api"]["condition"], rows["api"]["address"], rows["api"]["token_file"]) == ("healthy", None, None)
+    assert built.troubles() == {}
 
 
 def test_up_twice_changes_nothing(fleet: MakeFleet) -> None:
@@ -222,13 +280,7 @@ def test_a_port_that_was_taken_meanwhile_is_named(fleet: MakeFleet) -> None:
 def test_a_second_command_is_refused(fleet: MakeFleet) -> None:
     built = fleet(web("store"))
     built.up()
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(built.folder / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with holder:
-        assert holder.stdin is not None
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
+    with held(built.folder / ".lock"):
         for command in (built.up, built.down):
             error = raised(command)
             assert error.error_code == "config_invalid"
@@ -237,39 +289,56 @@ def test_a_second_command_is_refused(fleet: MakeFleet) -> None:
     built.up()
 
 
-def test_a_foreign_process_with_a_reused_id_is_never_ended(fleet: MakeFleet) -> None:
+def test_a_repair_is_waited_for(fleet: MakeFleet) -> None:
     built = fleet(web("store"))
     built.up()
-    built.down()
-    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as bystander:
-        built.up()
-        state = read_state(built.folder)
-        (own,) = state.processes
-        kill(own.process.pid)
-        ticks = started_ticks_of(bystander.pid)
-        assert ticks is not None
-        reused = replace(own, process=Identity(bystander.pid, ticks + 1))
-        write_state(built.folder, replace(state, processes=(reused,)))
-        assert conditions(built) == {"store": "dead"}
+    events: list[tuple[str, str]] = []
+    with held(built.folder / ".repair.lock") as release:
+
+        def report(service: str, event: str) -> None:
+            if event == "waiting for":
+                release()
+            events.append((service, event))
+
+        assert built.down(report) == 1
+    assert events[0] == ("the keeper's repair", "waiting for")
+
+
+def test_a_repair_that_does_not_finish_is_named(fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_REPAIR_LIMIT_S", 0.0)
+    built = fleet()
+    make_folder(built.folder)
+    with held(built.folder / ".repair.lock"):
+        for command in (built.up, built.down):
+            error = raised(command)
+            assert error.error_code == "timeout"
+            assert "The keeper is repairing" in error.message
+
+
+def test_only_the_process_that_was_seen_is_ended(fleet: MakeFleet) -> None:
+    built = fleet(web("store"))
+    built.up()
+    seen = read_state(built.folder).processes[0].process
+    kill(seen.pid)
+    built.up()
+    assert built.end("store", seen) is False
+    assert conditions(built) == {"store": "healthy"}
+    assert built.end("store", read_state(built.folder).processes[0].process) is True
+    assert conditions(built) == {"store": "dead"}
+
+
+def test_a_foreign_process_with_a_reused_id_is_never_ended(fleet: MakeFleet) -> None:
+    built = fleet(web("store"))
+    with mistaken(built, ticks_later=1) as bystander:
         assert built.down() == 0
-        with exact_process(bystander.pid, ticks) as handle:
-            assert handle is not None  # neither dead nor dying
+        assert started_ticks_of(bystander.pid) is not None  # neither dead nor dying
 
 
 def test_processes_of_an_earlier_start_of_the_machine_are_forgotten(fleet: MakeFleet) -> None:
     built = fleet(web("store"))
-    built.up()
-    built.down()
-    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as bystander:
+    with mistaken(built, boot="an earlier start") as bystander:
         built.up()
-        state = read_state(built.folder)
-        (own,) = state.processes
-        kill(own.process.pid)
-        same = replace(own, process=Identity(bystander.pid, started_ticks_of(bystander.pid) or 0))
-        write_state(built.folder, replace(state, boot="an earlier start", processes=(same,)))
-        assert conditions(built) == {"store": "dead"}
-        built.up()
-        assert bystander.poll() is None
+        assert started_ticks_of(bystander.pid) is not None
         assert conditions(built) == {"store": "healthy"}
 
 
@@ -341,6 +410,19 @@ def test_a_damaged_state_file_is_refused(fleet: MakeFleet, content: bytes) -> No
     assert error.error_code == "config_invalid"
     assert "state.json" in error.message
     (built.folder / STATE).write_bytes(good)
+
+
+def test_a_fleet_is_ended_whatever_its_definition_has_become(
+    fleet: MakeFleet, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = fleet(web("store"))
+    built.up()
+    (home / "graph.yaml").write_text("components: [")
+    monkeypatch.setenv("TRENDFLOW_HOME", str(home))
+    monkeypatch.setenv("TRENDFLOW_GRAPH_FILE", str(home / "graph.yaml"))
+    monkeypatch.setenv("TRENDFLOW_PROFILE", "no such profile")
+    assert down() == 0
+    assert conditions(built) == {"store": "stopped"}
 
 
 def test_down_of_a_fleet_that_never_was_creates_nothing(home: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ _POLL_S = 0.5
 @pytest.fixture(scope="module")
 def trendflow(models_dir: Path) -> Iterator[Cli]:
     """The command line in the home of a fleet with two workers."""
-    # Not below pytest's folder, which only this user may enter: started by root, PostgreSQL runs as another one.
+    # Not below pytest's folder, which only this user may enter: root's database would be kept in /var/lib.
     with tempfile.TemporaryDirectory(prefix="trendflow-fleet-") as folder:
         Path(folder).chmod(0o755)
         cli = Cli(Path(folder), models_dir, TRENDFLOW_MIN_FREE_GB="0")
@@ -70,13 +71,18 @@ def ask(trendflow: Cli, query: str) -> dict[str, Any]:
 
 
 def test_everything_is_healthy_and_the_doctor_agrees(trendflow: Cli) -> None:
-    found = status(trendflow)
-    assert {name: (row["condition"], row["reason"]) for name, row in found.items()} == dict.fromkeys(
-        ("seaweedfs", "valkey", "postgresql", "webserver", "daemon", "api", "worker-1", "worker-2", "keeper"),
-        ("healthy", None),
-    )
-    examined = trendflow("doctor", "--json")
-    assert examined.returncode == 0, examined.stdout
+    services = ("seaweedfs", "valkey", "postgresql", "webserver", "daemon", "api", "worker-1", "worker-2", "keeper")
+    assert set(status(trendflow)) == set(services)
+    # On a busy machine a single look may be too slow for the limits of its checks; what is broken stays so.
+    wait_until(lambda: {(row["condition"], row["reason"]) for row in status(trendflow).values()} == {("healthy", None)})
+    examined: subprocess.CompletedProcess[str]
+
+    def agrees() -> bool:
+        nonlocal examined
+        examined = trendflow("doctor", "--json")
+        return examined.returncode == 0
+
+    wait_until(agrees)
     checks = {row["name"]: row for row in json.loads(examined.stdout)["checks"]}
     assert checks["broker"]["finding"].startswith("it answers; 2 workers")
     assert checks["fleet"]["finding"] == "9 services are healthy"
@@ -100,7 +106,7 @@ def test_only_the_token_opens_the_api(trendflow: Cli) -> None:
     token = kept.read_text()
     assert get(f"{root}/health/live").status_code == 200
     assert get(f"{root}/health").status_code == 401
-    assert get(f"{root}/health", Authorization=f"Bearer {token}").json()["status"] == "ready"
+    wait_until(lambda: get(f"{root}/health", Authorization=f"Bearer {token}").json()["status"] == "ready")
     for name in ("api/token", "api/users.json", "secrets.json"):
         path = trendflow.home / "fleet" / name
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
