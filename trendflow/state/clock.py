@@ -10,7 +10,10 @@ from trendflow.contracts.canonical import utc_now
 
 class Clock(Protocol):
     def utc(self) -> str:
-        """UTC as ISO 8601 with milliseconds and `Z`: what is written. May jump, so nothing is decided by it."""
+        """UTC as ISO 8601 with milliseconds and `Z`: what is written, and compared with what other hosts wrote.
+
+        It may jump and hosts differ, so whatever is decided by it (ages, windows, who was first) has to bear that.
+        """
         ...
 
     def monotonic(self) -> float:

@@ -63,6 +63,10 @@ class GlobalManager:
         self._file.append(lambda documents: Draft("batch_assigned", batch_id, data=data))
         self._file.checkpoint_if_due()
 
+    def checkpoint(self) -> None:
+        """Write the file. Raises `Fenced` when a later manager has written it."""
+        self._file.checkpoint()
+
     def checkpoint_if_due(self) -> None:
         """Write the file if it is 50 events or 10 s behind; call it with a heartbeat."""
         self._file.checkpoint_if_due()
@@ -72,11 +76,11 @@ class GlobalManager:
 
         With `leave_since` a manager that this one replaced, and that follows the log, still finds out from it.
         """
-        self._file.checkpoint()
+        self.checkpoint()
         return self._journal.fold(keep_since, leave_since)
 
     def close(self) -> None:
-        self._file.checkpoint()
+        self.checkpoint()
 
     def _state_of(self, run_path: str) -> str | None:
         row = self.document["runs"].get(run_path)

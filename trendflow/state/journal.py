@@ -39,8 +39,31 @@ class Journal:
         self._store, self._folder, self._codec = store, folder, codec
 
     def claim(self, event: Event) -> bool:
-        """Record the event under its number; False when another event has the number."""
-        return self._store.put_if_absent(event_key(self._folder, event.seq), self._codec.encode(event))
+        """Record the event under its number; False when another event has the number.
+
+        Also when that one was folded since: its object is gone, so the store alone would let a writer that has been
+        away write into the past, where nobody reads.
+        """
+        key = event_key(self._folder, event.seq)
+        if not self._store.put_if_absent(key, self._codec.encode(event)):
+            return False
+        if self.ends_with(event.seq - 1):
+            return True
+        folded = self._folded(event.seq).get(event.seq)
+        if folded is not None and folded.event_id == event.event_id:
+            return True  # folded at once
+        self._store.delete(key)
+        return False
+
+    def ends_with(self, seq: int) -> bool:
+        """Whether the log ended with the number `seq` (0: was empty) before the number that is free after it.
+
+        Objects are folded in their order. So while the one before is there, no later one was folded; when it is not,
+        the export tells where the log ended.
+        """
+        if seq > 0 and self._store.exists(event_key(self._folder, seq)):
+            return True
+        return max(self._folded(1), default=0) == seq
 
     def taken(self, seq: int) -> tuple[bool, Event | None]:
         """Whether a number is taken, and its event unless that cannot be read."""
@@ -94,7 +117,9 @@ class Journal:
         return sum(self._store.delete(event_key(self._folder, seq)) for seq in gone)
 
     def _numbers(self, first: int) -> list[int]:
-        listed = (event_number(info.key) for info in self._store.list(events_folder(self._folder)))
+        # A deployment's log has tens of thousands of objects until it is folded, and is read from near its end.
+        after = event_key(self._folder, first - 1) if first > 1 else None
+        listed = (event_number(info.key) for info in self._store.list(events_folder(self._folder), after=after))
         return sorted(seq for seq in listed if seq is not None and seq >= first)
 
     def _folded(self, first: int) -> dict[int, Event]:

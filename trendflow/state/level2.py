@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trendflow.contracts.errors import ERROR_RULES
 from trendflow.contracts.vocab import RUN_STAGES
 from trendflow.state.documents import Change, Document, fresh, reduce_event
 from trendflow.state.events import Event
@@ -17,6 +18,14 @@ _STAGE_OF = {"dataset": "features"}
 def empty() -> Document:
     """The document before the run was accepted: `status` is None and nothing may be stored of it."""
     return {**fresh(SCHEMA), "status": None}
+
+
+def may_be_retried(document: Document) -> bool:
+    """Whether the run ended of an error that may have passed, so that the scheduler may launch it again by itself.
+
+    A request to cancel such a run holds for what comes.
+    """
+    return document["status"] == "error" and ERROR_RULES[document["error_code"]].max_retries > 0
 
 
 def apply(document: Document, event: Event) -> Document:
@@ -44,7 +53,7 @@ def _run_status(document: Document, event: Event) -> Document:
     }
     if to == "recovering":
         changed["warnings"] = []  # what stays done repeats its own
-        if document["status"] in RUN_END:
+        if document["status"] in RUN_END and not may_be_retried(document):
             changed["cancel_requested_at"] = None  # it was meant for the attempt that has ended
     if to == "running":
         changed["started_at"] = document["started_at"] or event.ts

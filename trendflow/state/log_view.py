@@ -83,7 +83,11 @@ class LogView:
             while True:
                 taken, event = self._log.journal.taken(self._end + 1)
                 if not taken:
-                    return
+                    if self._log.journal.ends_with(self._end):
+                        return
+                    # What came after was folded, or the whole log removed.
+                    self._documents, self._end, self._torn = self._recovered()
+                    continue
                 self._end += 1
                 if event is None:
                     self._torn.append(self._end)

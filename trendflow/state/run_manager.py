@@ -205,6 +205,11 @@ class RunManager:
         self._files[RUN].append(draft)
         self.checkpoint()
 
+    def cancel_retry(self) -> None:
+        """End a run as `cancelled` that ended in an error, was to be launched again, and is not wanted any more."""
+        self._recover()
+        self.cancel()
+
     def oom_reduced(self, name: str, batch_size: int, reduced_to: int) -> None:
         """The component ran out of memory and goes on with smaller batches."""
         self._component_note("oom_reduced", name, {"batch_size": batch_size, "reduced_to": reduced_to})

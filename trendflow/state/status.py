@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from trendflow.contracts.canonical import digest_of
+from trendflow.contracts.canonical import digest_of, utc_text
 from trendflow.state.documents import Document
 from trendflow.state.level3 import milliseconds
 from trendflow.state.store import RunView
@@ -83,5 +83,4 @@ def _estimated_finish(view: RunView, expected_sec: Mapping[str, float], starts_a
     if since is None or (left and not left.keys() & expected_sec.keys()):
         return None
     seconds = math.fsum(expected_sec.get(name, 0.0) * (1 - row["progress"]) for name, row in left.items())
-    finish = datetime.fromisoformat(since) + timedelta(seconds=seconds)
-    return finish.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_text(datetime.fromisoformat(since) + timedelta(seconds=seconds))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trendflow.contracts.schema import SchemaRegistry
-from trendflow.state import level1, level3
+from trendflow.state import level1, level2, level3
 from trendflow.state.checkpoints import Checkpoints
 from trendflow.state.clock import Clock, SystemClock
 from trendflow.state.documents import Document, Documents
@@ -66,7 +66,7 @@ class StateStore:
         return [event for event in part.events if event.seq > after]
 
     def request_cancel(self, run_path: str) -> bool:
-        """Ask the run to stop; False when it has ended. Repeating the request changes nothing.
+        """Ask the run to stop; False when it has ended for good. Repeating the request changes nothing.
 
         Raises `IllegalTransition` for a run that was never accepted.
         """
@@ -76,14 +76,18 @@ class StateStore:
             run = documents[RUN]
             if run["status"] is None:
                 raise IllegalTransition.of(run_path, None, "cancelled")
-            asked = run["status"] in RUN_END or run["cancel_requested_at"] is not None
+            asked = _is_over(run) or run["cancel_requested_at"] is not None
             return None if asked else Draft("cancel_requested", run_path)
 
         view.append(Writer(CONTROL, 2, lambda _: 0), draft)
-        return view.documents[RUN]["status"] not in RUN_END
+        return not _is_over(view.documents[RUN])
 
     def _journal(self, folder: str) -> Journal:
         return Journal(self._store, folder, self._codec)
+
+
+def _is_over(run: Document) -> bool:
+    return run["status"] in RUN_END and not level2.may_be_retried(run)
 
 
 def view_of(documents: Documents) -> RunView | None:

@@ -66,8 +66,11 @@ class Backend(Protocol):
         """Remove everything below a folder; the number of objects removed."""
         ...
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects below a folder (or the whole store for ""), in key order."""
+    def list(self, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
+        """Objects below a folder (or the whole store for ""), in key order.
+
+        With `after`, a key directly in the folder, only those with later keys; the folder then has no folders in it.
+        """
         ...
 
     def folders(self, prefix: str) -> tuple[str, ...]:

@@ -194,9 +194,9 @@ class LocalBackend:
                 _remove_empty(str(self._path(prefix)))
         return removed
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
         with _typed_errors(prefix):
-            yield from self._walk(self._path(prefix), prefix)
+            yield from self._walk(self._path(prefix), prefix, after or "")
 
     def folders(self, prefix: str) -> tuple[str, ...]:
         with _typed_errors(prefix):
@@ -258,7 +258,7 @@ class LocalBackend:
             return False
         return True
 
-    def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
+    def _walk(self, folder: Path, prefix: str, after: str) -> Iterator[ObjectInfo]:
         try:
             with os.scandir(folder) as entries:
                 # "a.x" < "a/b" < "a0": a folder sorts as its name with the slash its keys continue with.
@@ -270,8 +270,8 @@ class LocalBackend:
                 continue
             key = f"{prefix}/{entry.name}" if prefix else entry.name
             if name.endswith("/"):
-                yield from self._walk(Path(entry.path), key)
-            else:
+                yield from self._walk(Path(entry.path), key, after)
+            elif key > after:
                 try:
                     yield _info(key, entry.stat())
                 except FileNotFoundError:

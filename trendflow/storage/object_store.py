@@ -131,9 +131,17 @@ class ObjectStore:
         """Remove every object below the folder `prefix`; returns how many there were."""
         return self._backend.delete_prefix(validate_key(prefix.removesuffix("/")))
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Objects below the folder `prefix` (not objects whose names merely begin with it), in key order."""
-        return self._backend.list(_folder(prefix))
+    def list(self, prefix: str = "", *, after: str | None = None) -> Iterator[ObjectInfo]:
+        """Objects below the folder `prefix` (not objects whose names merely begin with it), in key order.
+
+        With `after`, the key of an object that is, was or might be directly in the folder, only those whose keys
+        follow it; a store then does not look at the others. Only for folders without folders in them, which SeaweedFS
+        has in another order than that of their keys.
+        """
+        folder = _folder(prefix)
+        if after is not None and validate_key(after).rpartition("/")[0] != folder:
+            raise TrendFlowError("input_constraint_violated", f"{after[:120]!r} is not directly in the folder listed.")
+        return self._backend.list(folder, after)
 
     def folders(self, prefix: str = "") -> tuple[str, ...]:
         """Names of the folders directly below `prefix`, sorted."""

@@ -77,9 +77,9 @@ class ObservedBackend:
         with self._timed("delete_prefix"):
             return self._backend.delete_prefix(prefix)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
         with self._timed("list"):
-            yield from self._backend.list(prefix)
+            yield from self._backend.list(prefix, after)
 
     def folders(self, prefix: str) -> tuple[str, ...]:
         with self._timed("list"):

@@ -106,9 +106,9 @@ class RemoteBackend:
             self._call(prefix, partial(obstore.delete, self._store, keys[start : start + _DELETE_BATCH]))
         return len(keys)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, after: str | None = None) -> Iterator[ObjectInfo]:
         def collect() -> list[ObjectInfo]:
-            return [_info(meta) for page in obstore.list(self._store, prefix or None) for meta in page]
+            return [_info(meta) for page in obstore.list(self._store, prefix or None, offset=after) for meta in page]
 
         yield from sorted(self._call(prefix, collect), key=lambda info: info.key)
 

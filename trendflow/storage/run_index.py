@@ -84,12 +84,14 @@ class RunIndex:
     def evict(self, keep: int = KEPT_VIDEOS) -> int:
         """Remove the entries of all videos but the `keep` that were analysed last; returns how many videos left."""
         videos = [
-            (self._analysed_at(platform_id, video_id), platform_id, video_id)
+            (platform_id, video_id)
             for platform_id in self._store.folders(ROOT)
             for video_id in self._store.folders(f"{ROOT}/{platform_id}")
         ]
-        evicted = sorted(videos)[: max(0, len(videos) - keep)]
-        for _, platform_id, video_id in evicted:
+        if len(videos) <= keep:  # the usual case costs two listings
+            return 0
+        evicted = sorted(videos, key=lambda video: (self._analysed_at(*video), *video))[: len(videos) - keep]
+        for platform_id, video_id in evicted:
             self.forget(platform_id, video_id)
         return len(evicted)
 

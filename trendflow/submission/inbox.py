@@ -3,23 +3,26 @@
 submissions/<yyyymmdd>/<submission id>.json     the submission
 submissions/<yyyymmdd>/<submission id>.taken    level 1 knows all its runs
 submissions/_run_ids/<run id>.json              which item of which submission the run is
+submissions/_answered/<run path>/<user id>/<submission id>      the run answered that user's submission
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from trendflow.contracts.canonical import canonical_json
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.identity import validate_run_id
 from trendflow.contracts.schema import SchemaRegistry
 from trendflow.state.clock import Clock
-from trendflow.storage.object_store import ObjectNotFound, ObjectStore
+from trendflow.storage.object_store import ObjectInfo, ObjectNotFound, ObjectStore
 from trendflow.storage.retry import ContentionPolicy, exhausted
 from trendflow.submission.items import Cached, Item, New, Refused, Submission, decode_submission, submission_day
 from trendflow.submission.message import Message
@@ -28,9 +31,13 @@ log = logging.getLogger(__name__)
 
 ROOT = "submissions"
 _RUN_IDS = f"{ROOT}/_run_ids"
+_ANSWERED = f"{ROOT}/_answered"
 _WORKERS = 8
 # A submission id of yesterday is accepted, and clocks differ: days before these get no further submissions.
 _OPEN_DAYS = 2
+_RESERVED_LATER = timedelta(days=_OPEN_DAYS)
+# Decoding a thousand items takes most of a second, and runs of one submission are asked for one after another.
+_DECODED = 16
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,9 @@ class Inbox:
         self._store, self._schemas, self._clock = store, schemas, clock
         self._finished_days: set[str] = set()
         self._damaged: set[str] = set()
+        self._left_out: dict[str, ObjectInfo] = {}
+        self._decoded: dict[str, tuple[bytes, Submission]] = {}
+        self._decoding = threading.Lock()
 
     def put(self, submission: Submission) -> Submission:
         """Store it, unless one of the same id stands already; returns what stands."""
@@ -68,16 +78,28 @@ class Inbox:
 
     def read(self, submission_id: str) -> Submission:
         """As `get`, but raises `ObjectNotFound`."""
-        return decode_submission(self._schemas, self._store.get(_key(submission_id)))
+        data = self._store.get(_key(submission_id))
+        digest = hashlib.sha256(data).digest()
+        with self._decoding:
+            known = self._decoded.pop(submission_id, None)
+            if known is None or known[0] != digest:  # the deletion of a video changes it
+                known = digest, decode_submission(self._schemas, data)
+            self._decoded[submission_id] = known
+            while len(self._decoded) > _DECODED:
+                del self._decoded[next(iter(self._decoded))]  # who was asked for the longest time ago
+        return known[1]
 
     def open(self) -> list[Submission]:
         """Submissions that level 1 does not know yet, in the order of their acceptance.
 
         A damaged one is left out and logged once: it must not keep the others waiting.
         """
-        waiting = list(self._open_ids())
+        waiting = [info for info in self._open_infos() if self._left_out.get(info.key) != info]
         with ThreadPoolExecutor(_WORKERS) as readers:
-            found = [submission for submission in readers.map(self.readable, waiting) if submission is not None]
+            read = list(readers.map(self.readable, [_submission_id(info.key) for info in waiting]))
+        for info in (info for info, submission in zip(waiting, read, strict=True) if submission is None):
+            self._left_out[info.key] = info  # until it is repaired
+        found = [submission for submission in read if submission is not None]
         return sorted(found, key=lambda submission: (submission.accepted_at, submission.submission_id))
 
     def recent(self, count: int) -> list[Submission]:
@@ -118,9 +140,19 @@ class Inbox:
             won = list(writers.map(self._claim, places))
         return [_run_id(place.run_path) for place, mine in zip(places, won, strict=True) if not mine]
 
-    def know(self, place: Place) -> None:
-        """Let a run that answers an item, and was made on another way than by a submission, be found by its id."""
+    def know(self, place: Place, user_id: str) -> None:
+        """Let the run that answers an item of this user be found by its id, and seen by the user whoever made it."""
         self._claim(place)
+        self._store.put_if_absent(_answered_key(place.run_path, user_id, place.submission_id), b"{}")
+
+    def may_see(self, user_id: str, run_path: str) -> bool:
+        """Whether the run was made for a submission of this user or answered one."""
+        place = self.place_of(_run_id(run_path))
+        if place is not None and place.run_path == run_path:
+            submission = self.readable(place.submission_id)
+            if submission is not None and submission.user_id == user_id:
+                return True
+        return next(iter(self._store.list(_answered_folder(run_path, user_id))), None) is not None
 
     def place_of(self, run_id: str) -> Place | None:
         """Where the message of a run stands, also of one that ended; None for a run that was never submitted here."""
@@ -147,6 +179,7 @@ class Inbox:
             count += self._forget_in(key, f"{platform_id}/{video_id}/")
         for run_id in self.run_ids_of(platform_id, video_id):  # reserved by submissions that died
             self._store.delete(_run_id_key(run_id))
+        self._store.delete_prefix(f"{_ANSWERED}/{platform_id}/{video_id}")
         return count
 
     def run_ids_of(self, platform_id: str, video_id: str) -> list[str]:
@@ -169,23 +202,36 @@ class Inbox:
                 submission = self.readable(_submission_id(key))
                 for item in submission.items if submission else ():
                     self._release(_submission_id(key), item)
+                    if submission is not None and isinstance(item, Cached):
+                        answered = _answered_key(item.run_path, submission.user_id, submission.submission_id)
+                        self._store.delete(answered)
                 self._store.delete(key)
                 self._store.delete(_taken_key(_submission_id(key)))
                 count += 1
+        self._release_dead(day)
         return count
+
+    def _release_dead(self, day: str) -> None:
+        """Remove the run ids that submissions of days before `day` reserved and did not live to hold."""
+        midnight = datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
+        old = [info.key for info in self._store.list(_RUN_IDS) if info.last_modified < midnight + _RESERVED_LATER]
+        for key in old:
+            place = self.place_of(key.rpartition("/")[2].removesuffix(".json"))
+            if place is not None and submission_day(place.submission_id) < day:
+                self._store.delete(key)
 
     def _days(self) -> list[str]:
         return [name for name in self._store.folders(ROOT) if name.isdigit()]
 
-    def _open_ids(self) -> Iterator[str]:
+    def _open_infos(self) -> Iterator[ObjectInfo]:
         now = datetime.fromisoformat(self._clock.utc())
         oldest_open = (now - timedelta(days=_OPEN_DAYS)).strftime("%Y%m%d")
         for day in self._days():
             if day in self._finished_days:
                 continue
-            names = [info.key for info in self._store.list(f"{ROOT}/{day}")]
-            taken = {_submission_id(key) for key in names if key.endswith(".taken")}
-            left = [name for key in names if _is_submission(key) and (name := _submission_id(key)) not in taken]
+            infos = list(self._store.list(f"{ROOT}/{day}"))
+            taken = {_submission_id(info.key) for info in infos if info.key.endswith(".taken")}
+            left = [info for info in infos if _is_submission(info.key) and _submission_id(info.key) not in taken]
             if not left and day < oldest_open:
                 self._finished_days.add(day)
             yield from left
@@ -241,6 +287,14 @@ def _taken_key(submission_id: str) -> str:
 
 def _run_id_key(run_id: str) -> str:
     return f"{_RUN_IDS}/{run_id}.json"
+
+
+def _answered_folder(run_path: str, user_id: str) -> str:
+    return f"{_ANSWERED}/{run_path}/{user_id}"
+
+
+def _answered_key(run_path: str, user_id: str, submission_id: str) -> str:
+    return f"{_answered_folder(run_path, user_id)}/{submission_id}"
 
 
 def _run_id(run_path: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from trendflow.contracts.canonical import digest_of
+from trendflow.contracts.canonical import digest_of, utc_text
 from trendflow.state.clock import Clock
 from trendflow.state.global_manager import GlobalManager
 from trendflow.storage.object_store import ObjectStore
@@ -19,6 +19,9 @@ from trendflow.submission.admission import Admission, SubmissionLimits
 from trendflow.submission.fairness import keep_turns, kept_turns
 from trendflow.submission.inbox import Inbox, Place
 from trendflow.submission.message import PRIORITIES, Message, Priority
+
+TAKEN_AT_ONCE = 250
+"""Runs that one step makes pending at most: each takes the store some ms, and Dagster gives up what takes a minute."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,15 @@ class Level1Queue:
         self._turns = kept_turns(store)
         self._places: dict[str, Place | None] = {}
         self._messages: dict[str, Message] = {}
+        self._seen_at: dict[str, float] = {}
+        self._counted: tuple[int, dict[Priority, int]] = (-1, {})
 
     def step(self) -> list[str]:
         """Take in what was accepted and close the windows that are over; returns the ids of new batches.
 
-        Call it every second or so. After an error call it again: nothing is done twice.
+        Call it every second or so. After an error call it again: nothing is done twice. A long list takes many steps.
         """
-        self._take_in()
-        made = list(self._close_windows())
+        made = list(self._close_windows(self._take_in()))
         self._drop_what_left()
         return made
 
@@ -96,7 +100,7 @@ class Level1Queue:
 
     def queued(self, message: Message) -> None:
         """The run was handed over."""
-        waiting = _lengths(self._lines())
+        waiting = self._waiting()
         row = self._manager.document["runs"].get(message.run_path)
         if row is None or row["status"] != "pending":
             return
@@ -104,32 +108,54 @@ class Level1Queue:
         self._turns.served(row["priority"], waiting)
         keep_turns(self._store, self._turns)
         self._manager.run_status(message.run_path, "queued")
+        left = {**waiting, row["priority"]: max(0, waiting[row["priority"]] - 1)}
+        self._counted = self._manager.document["last_seq"], left
 
-    def _take_in(self) -> None:
+    def _take_in(self) -> datetime | None:
+        """Make accepted runs pending; returns when the first submission was accepted that is not through, if any."""
+        taken, room, left = list[str](), TAKEN_AT_ONCE, None
         for submission in self._inbox.open():
-            for item, message in submission.messages:
-                path = message.run_path
-                self._places[path] = Place(submission.submission_id, item, path)
-                # A run that level 1 knows is never set back, wherever an earlier attempt at this stopped.
-                if path not in self._manager.document["runs"]:
-                    self._messages[path] = message
-                    accepted = submission.accepted_at
-                    self._manager.run_status(path, "pending", priority=message.priority, submitted_at=accepted)
-            self._inbox.mark_taken(submission.submission_id)
+            known = self._manager.document["runs"]
+            # A run that level 1 knows is never set back, wherever an earlier attempt at this stopped.
+            new = [message for _, message in submission.messages if message.run_path not in known]
+            self._places |= {
+                message.run_path: Place(submission.submission_id, item, message.run_path)
+                for item, message in submission.messages
+            }
+            for message in new[:room]:
+                path, accepted = message.run_path, submission.accepted_at
+                self._messages[path] = message
+                self._manager.run_status(path, "pending", priority=message.priority, submitted_at=accepted)
+            if len(new) > room:
+                left = datetime.fromisoformat(submission.accepted_at)
+                break
+            room -= len(new)
+            taken.append(submission.submission_id)
+        if taken:
+            self._manager.checkpoint()  # a manager that was replaced unnoticed must not let a submission go
+        for submission_id in taken:
+            self._inbox.mark_taken(submission_id)
+        return left
 
-    def _close_windows(self) -> Iterator[str]:
-        now = datetime.fromisoformat(self._clock.utc())
+    def _close_windows(self, left: datetime | None) -> Iterator[str]:
+        """Batches of the windows that are over; `left`: when what level 1 does not know yet was accepted."""
+        now, moment = datetime.fromisoformat(self._clock.utc()), self._clock.monotonic()
         waiting = sorted(self._unbatched(), key=lambda run: run.order)
+        self._seen_at = {run.run_path: self._seen_at.get(run.run_path, moment) for run in waiting}
         while waiting:
             opened = datetime.fromisoformat(waiting[0].submitted_at)
             closes = opened + self._window
-            if now < closes:
+            # Whoever accepted the run may have a clock that is ahead of this one.
+            seen_for = timedelta(seconds=moment - self._seen_at[waiting[0].run_path])
+            if now < closes and seen_for < self._window:
                 return
+            if left is not None and left < closes:
+                return  # a window is closed whole, so that its batch does not depend on how far a step came
             inside = [run for run in waiting if datetime.fromisoformat(run.submitted_at) < closes]
             paths = [run.run_path for run in inside]
             # The name follows from the content: recording the same batch again changes nothing.
             batch_id = f"{opened:%Y%m%dT%H%M%S}.{opened.microsecond // 1000:03d}-{digest_of(paths)[:12]}"
-            self._manager.assign_batch(batch_id, paths, opened_at=_utc(opened), closes_at=_utc(closes))
+            self._manager.assign_batch(batch_id, paths, opened_at=utc_text(opened), closes_at=utc_text(closes))
             yield batch_id
             waiting = waiting[len(inside) :]
 
@@ -145,6 +171,13 @@ class Level1Queue:
                 place = self._place(path)
                 if place is not None:  # others come from elsewhere and have no message
                     yield _Pending(path, row["submitted_at"], place)
+
+    def _waiting(self) -> Mapping[Priority, int]:
+        """Lengths of the lines; counted anew only when somebody else wrote to level 1 since."""
+        seq = self._manager.document["last_seq"]
+        if self._counted[0] != seq:
+            self._counted = seq, _lengths(self._lines())
+        return self._counted[1]
 
     def _lines(self) -> dict[Priority, list[str]]:
         """Batched runs that wait to be handed over, by class, the oldest batch first and in the order of the batch."""
@@ -174,7 +207,3 @@ def _lengths(lines: Mapping[Priority, list[str]]) -> dict[Priority, int]:
 def _batch_order(entry: tuple[str, Mapping[str, Any]]) -> tuple[str, str]:
     batch_id, batch = entry
     return str(batch["opened_at"]), batch_id
-
-
-def _utc(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

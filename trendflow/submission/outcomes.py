@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from trendflow.contracts.identity import partition_key_of
 from trendflow.contracts.manifest import Manifest, ends_run, run_status
 from trendflow.contracts.vocab import RunState
 from trendflow.state.status import overall_progress
@@ -48,15 +49,11 @@ class Outcome:
 
     @property
     def run_key(self) -> str:
-        return run_key(self.run_path)
+        """`<video_id>/<run_id>`, as commands take it."""
+        return partition_key_of(self.run_path)
 
 
-def run_key(run_path: str) -> str:
-    """`<video_id>/<run_id>`, as commands take it."""
-    return run_path.partition("/")[2]
-
-
-def run_path_of(inbox: Inbox, item: Item) -> str | None:
+def answering_run(inbox: Inbox, item: Item) -> str | None:
     """The run that answers an item, None for a refused one and for one that only its id is known of."""
     match item:
         case New(message):
@@ -78,7 +75,7 @@ class Outcomes:
 
     def of(self, submission: Submission) -> list[Outcome | None]:
         """The outcome of each item, in the order of the items; None where no run answers it."""
-        paths = [run_path_of(self._inbox, item) for item in submission.items]
+        paths = [answering_run(self._inbox, item) for item in submission.items]
         found = self._read({path for path in paths if path is not None}, self._accepted_only(submission))
         return [None if path is None else found[path] for path in paths]
 

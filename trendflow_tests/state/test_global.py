@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from trendflow.state.errors import Fenced, IllegalTransition
 from trendflow.state.events import Event
 from trendflow.state.global_manager import GlobalManager
 from trendflow.state.replay import apply_to_deployment, no_deployment, replay_deployment
+from trendflow.state.retention import forget_video
 from trendflow.state.store import StateStore
 from trendflow.storage.object_store import ObjectStore
 from trendflow_tests.state.naive import RUN_STATES
@@ -37,6 +40,27 @@ def log_of(states: StateStore) -> list[Event]:
 
 def statuses(events: list[Event], run: str) -> list[str | None]:
     return [event.to for event in events if event.type == "run_status" and event.subject == run]
+
+
+def test_whoever_reads_level_1_does_not_list_what_lies_before_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = memory()
+    states = states_in(store)
+    manager = GlobalManager.open(states, holder="daemon")
+    for number in range(40):
+        manager.run_status(path(number), "pending")
+    manager.checkpoint()
+    manager.run_status(path(40), "pending")
+    listed: list[str] = []
+    list_all = ObjectStore.list
+
+    def note(self: ObjectStore, *arguments: Any, **more: Any) -> Any:
+        for info in list_all(self, *arguments, **more):
+            listed.append(info.key)
+            yield info
+
+    monkeypatch.setattr(ObjectStore, "list", note)
+    assert len(states.read_global()["runs"]) == 41
+    assert len(listed) == 2, "the event that the file ends with, and the one after it"
 
 
 def test_what_was_not_seen_in_between_is_recorded(states: StateStore) -> None:
@@ -171,3 +195,53 @@ def test_the_log_is_folded_and_its_old_part_dropped(states: StateStore, store: O
     with pytest.raises(TrendFlowError) as caught:
         states.read_global()
     assert caught.value.error_code == "artifact_validation_failed"
+
+
+def test_a_manager_notices_that_a_video_was_forgotten_behind_its_back(
+    states: StateStore, store: ObjectStore, clock: FixedClock
+) -> None:
+    """Forgetting folds the whole log, with the event that would have told the manager that it was replaced."""
+    followed, wrote = (GlobalManager.open(states, holder="daemon") for _ in range(2))
+    wrote.run_status(path(1), "queued")
+    with pytest.raises(Fenced):
+        followed.follow()
+    forget_video(states, "upload", "another-video", holder="erasure")
+    assert [info.key for info in store.list("state/_global/events")] == []
+    for attempt in (lambda: wrote.run_status(path(2), "queued"), wrote.follow, wrote.close):
+        with pytest.raises(Fenced):
+            attempt()
+    assert list(states.read_global()["runs"]) == [path(1)]
+    assert [info.key for info in store.list("state/_global/events")] == []
+    following = GlobalManager.open(states, holder="daemon")
+    forget_video(states, "upload", "another-video", holder="erasure")
+    with pytest.raises(Fenced):
+        following.follow()
+
+
+STEP = st.tuples(st.sampled_from(("write", "follow", "open", "fold", "forget")), st.integers(0, 2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(STEP, max_size=25))
+def test_of_several_managers_and_folds_only_the_last_manager_writes(steps: list[tuple[str, int]]) -> None:
+    """What a manager believes to have written is in level 1, whatever was folded while it was away."""
+    states = states_in(memory())
+    managers = [GlobalManager.open(states, holder="daemon") for _ in range(3)]
+    in_force: int | None = 2
+    written: list[str] = []
+    for number, (step, which) in enumerate(steps):
+        if step == "open":
+            managers[which] = GlobalManager.open(states, holder="daemon")
+            in_force = which
+        elif step == "forget":
+            forget_video(states, "upload", "another-video", holder="erasure")
+            in_force = None
+        elif step == "fold":
+            GlobalManager.open(states, holder="upkeep").fold("9999")
+            in_force = None
+        else:
+            act = partial(managers[which].run_status, path(number), "queued") if step == "write" else None
+            with nullcontext() if which == in_force else pytest.raises(Fenced):
+                (act or managers[which].follow)()
+                written += [path(number)] if step == "write" else []
+    assert sorted(states.read_global()["runs"]) == sorted(written)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.state.errors import IllegalTransition
+from trendflow.state.errors import Fenced, IllegalTransition
 from trendflow.state.events import EventCodec
 from trendflow.state.journal import parse_export
 from trendflow.state.replay import no_run, replay_run
@@ -273,3 +273,26 @@ def test_nothing_outside_the_contract_is_written(states: StateStore, store: Obje
     assert numbers(store) == before
     assert len(PLAN) == len(states.read_run(PATH).components)
     assert IDENTITY.as_dict() == manager.view.run["run"]
+
+
+def test_a_writer_that_was_away_while_its_run_was_folded_notices_it(states: StateStore, store: ObjectStore) -> None:
+    away = begun(states)
+    asker = states_in(store)
+    manager = opened(states, "worker-2")
+    manager.cancel()
+    events = states.events(PATH)
+    fold_run(states, PATH, holder="upkeep")
+    for attempt in (lambda: away.component_started("segmenter"), away.follow):
+        with pytest.raises(Fenced):
+            attempt()
+    assert not asker.request_cancel(PATH)
+    assert (states.events(PATH), numbers(store)) == (events, [])
+
+
+def test_a_writer_whose_run_was_removed_does_not_bring_it_back(states: StateStore, store: ObjectStore) -> None:
+    away = begun(states)
+    store.delete_prefix(FOLDER)
+    with pytest.raises(Fenced):
+        away.component_started("segmenter")
+    assert list(store.list(FOLDER)) == []
+    assert states.read_run(PATH) is None

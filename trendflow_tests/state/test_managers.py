@@ -382,6 +382,38 @@ def test_a_request_to_cancel_outlives_a_lost_worker_and_not_the_end_of_the_run(s
     assert not manager.cancel_requested
 
 
+def test_a_request_to_cancel_holds_for_a_run_that_is_launched_again_by_itself(states: StateStore) -> None:
+    manager = begun(states)
+    manager.fail(TrendFlowError("storage_unavailable", "The store is away."))
+    assert states.request_cancel(PATH)
+    manager = RunManager.open(states, PATH, holder="worker-2")
+    assert manager is not None
+    manager.begin(worker="worker-2", device=None, resolved_models={})
+    assert manager.cancel_requested
+    manager.cancel()
+    assert not states.request_cancel(PATH)
+
+
+def test_a_retry_that_nobody_wants_any_more_is_a_cancelled_run(states: StateStore) -> None:
+    manager = begun(states)
+    assert states.request_cancel(PATH)
+    manager.fail(TrendFlowError("storage_unavailable", "The store is away."))
+    manager = RunManager.open(states, PATH, holder="daemon")
+    assert manager is not None
+    assert manager.cancel_requested
+    manager.cancel_retry()
+    view = states.read_run(PATH)
+    assert view is not None
+    assert view.run["status"] == "cancelled"
+
+
+def test_a_request_to_cancel_is_not_heard_by_a_run_that_failed_for_good(states: StateStore) -> None:
+    manager = begun(states)
+    manager.fail(TrendFlowError("video_unreadable", "The test says so."))
+    assert not states.request_cancel(PATH)
+    assert not manager.cancel_requested
+
+
 def test_a_manager_that_follows_learns_that_it_was_replaced(states: StateStore) -> None:
     manager = begun(states)
     manager.follow()

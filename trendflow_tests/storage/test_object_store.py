@@ -96,6 +96,19 @@ def test_listing_and_folders(store: ObjectStore) -> None:
     assert store.folders("nothing") == ()
 
 
+def test_a_listing_that_begins_later(store: ObjectStore) -> None:
+    keys = [f"log/events/{number:03d}.json" for number in range(1, 13)]
+    for key in [*keys, "log/events.jsonl", "log/events0", "log/f/1"]:
+        store.put(key, b"{}")
+    for place, after in enumerate(keys):
+        assert [info.key for info in store.list("log/events", after=after)] == keys[place + 1 :]
+    assert [info.key for info in store.list("log/events", after="log/events/005")] == keys[4:]
+    assert [info.key for info in store.list("log/events", after="log/events/000.json")] == keys
+    for elsewhere in ("log/events", "log/f/1", "001.json", "log/events/a/b"):
+        with pytest.raises(TrendFlowError, match="not directly in"):
+            store.list("log/events", after=elsewhere)
+
+
 def test_copies_are_independent_and_deletions_complete(store: ObjectStore) -> None:
     for key in ("run/1/x", "run/1/deep/er/y", "run/10/z"):
         store.put(key, key.encode())

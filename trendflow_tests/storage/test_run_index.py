@@ -88,6 +88,12 @@ def test_the_index_follows_from_the_manifests(store: ObjectStore) -> None:
     assert store.get(KEY) == kept
 
 
+def test_an_index_below_its_limit_is_not_read(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(store, "run-1", 5)
+    monkeypatch.delattr(ObjectStore, "get")
+    assert RunIndex(store).evict(1) == 0
+
+
 def test_the_videos_that_were_analysed_last_stay(store: ObjectStore) -> None:
     for number, second in enumerate((30, 10, 20, 40)):
         finish(store, "run-1", second, video_id=f"video-{number:05d}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -152,17 +153,88 @@ def test_old_days_are_removed_whole() -> None:
     assert deployment.inbox.place_of(minted_run_id(submission_id("b"), 0)) is not None
 
 
+def test_run_ids_of_submissions_that_died_go_with_their_day() -> None:
+    deployment = Deployment()
+    put(deployment, "a", 0, draft("a", 0, 1))
+    dead = Place(submission_id("dead"), 0, draft("dead", 0, 2).run_path)
+    young = Place("20990102-dead", 0, draft("young", 0, 3).run_path)
+    for place in (dead, young):
+        key = f"submissions/_run_ids/{place.run_path.rpartition('/')[2]}.json"
+        deployment.store.put(key, json.dumps(asdict(place)).encode())
+    assert deployment.inbox.remove_before("20990101") == 1
+    assert deployment.inbox.place_of(draft("dead", 0, 2).identity.run_id) is None
+    assert deployment.inbox.place_of(draft("young", 0, 3).identity.run_id) == young
+
+
+def test_a_submission_is_decoded_once_until_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = Deployment()
+    put(deployment, "a", 0, draft("a", 0, 1), draft("a", 1, 2))
+    decoded: list[bytes] = []
+
+    def counted(schemas: Any, data: bytes) -> Any:
+        decoded.append(data)
+        return decode_submission(schemas, data)
+
+    monkeypatch.setattr("trendflow.submission.inbox.decode_submission", counted)
+    reader = Inbox(deployment.store, SCHEMAS, deployment.clock)
+    for _ in range(3):
+        assert reader.message_of(minted_run_id(submission_id("a"), 0)) == draft("a", 0, 1)
+        assert reader.message_of(minted_run_id(submission_id("a"), 1)) == draft("a", 1, 2)
+    assert len(decoded) == 1
+    Inbox(deployment.store, SCHEMAS, deployment.clock).forget("youtube", video_id(1))
+    run_id = minted_run_id(submission_id("a"), 0)
+    deployment.store.put(
+        f"submissions/_run_ids/{run_id}.json",
+        json.dumps(asdict(Place(submission_id("a"), 0, draft("a", 0, 1).run_path))).encode(),
+    )
+    assert reader.message_of(run_id) is None, "the video was deleted"
+
+
+def test_a_damaged_submission_is_read_again_when_it_was_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = Deployment()
+    put(deployment, "a", 0, draft("a", 0, 1))
+    key = f"submissions/{DAY}/{DAY}-a.json"
+    whole = deployment.store.get(key)
+    deployment.store.put(key, b"{")
+    reader = Inbox(deployment.store, SCHEMAS, deployment.clock)
+    assert reader.open() == []
+    read: list[str] = []
+    monkeypatch.setattr(reader, "readable", read.append)
+    assert (reader.open(), read) == ([], []), "not again as it is"
+    monkeypatch.undo()
+    deployment.store.put(key, whole)
+    assert [found.submission_id for found in reader.open()] == [submission_id("a")]
+
+
+def test_a_run_is_seen_by_whose_submissions_name_it() -> None:
+    deployment = Deployment()
+    own, reserved = draft("b", 0, 1), draft("dead", 0, 2)
+    put(deployment, "b", 0, own)
+    deployment.store.put(
+        f"submissions/_run_ids/{reserved.identity.run_id}.json",
+        json.dumps({"submission_id": submission_id("dead"), "item": 0, "run_path": reserved.run_path}).encode(),
+    )
+    assert deployment.inbox.may_see(USER, own.run_path)
+    assert not deployment.inbox.may_see("user-2", own.run_path)
+    assert not deployment.inbox.may_see(USER, reserved.run_path)  # its submission died before it was stored
+    deployment.inbox.know(Place(submission_id("c"), 0, own.run_path), "user-2")
+    assert deployment.inbox.may_see("user-2", own.run_path)
+    assert not deployment.inbox.may_see("user", own.run_path)  # the beginning of a name is another name
+    assert not deployment.inbox.may_see("user-2", reserved.run_path)
+
+
 def test_runs_made_elsewhere_are_found_until_their_submission_goes() -> None:
     deployment = Deployment()
     elsewhere, own = draft("elsewhere", 0, 1), draft("b", 0, 2)
     deployment.succeed(elsewhere)  # a run that no submission made
-    put(deployment, "a", 0, draft("a", 0, 1))
     put(deployment, "b", 0, own)
+    deployment.succeed(own)
+    put(deployment, "a", 0, draft("a", 0, 1), draft("a", 1, 2))  # both answer it
     assert deployment.inbox.place_of(elsewhere.identity.run_id) is None
     place = Place(submission_id("a"), 0, elsewhere.run_path)
     for _ in range(2):
-        deployment.inbox.know(place)
-    deployment.inbox.know(Place(submission_id("a"), 0, own.run_path))  # which another submission holds
+        deployment.inbox.know(place, USER)
+    deployment.inbox.know(Place(submission_id("a"), 1, own.run_path), USER)  # which another submission holds
     assert deployment.inbox.place_of(elsewhere.identity.run_id) == place
     assert deployment.inbox.place_of(own.identity.run_id) == Place(submission_id("b"), 0, own.run_path)
     assert deployment.inbox.message_of(elsewhere.identity.run_id) is None

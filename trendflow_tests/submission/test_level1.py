@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from trendflow.state.errors import Fenced
 from trendflow.state.global_manager import GlobalManager
+from trendflow.state.retention import forget_video
 from trendflow.storage.object_store import ObjectStore
 from trendflow.submission.admission import SubmissionLimits
 from trendflow.submission.level1 import Level1Queue
@@ -204,6 +205,63 @@ def test_late_submissions_open_a_window_of_their_own() -> None:
     assert formed.items() < batches(manager).items()
 
 
+def test_a_host_whose_clock_is_ahead_waits_one_window_and_no_longer() -> None:
+    ahead = Deployment()
+    accept(ahead, [(3600.0, ["normal"])])
+    here = Deployment(ahead.store)
+    here.clock.seconds = 1000
+    level1, manager = here.level1()
+    assert level1.step() == []
+    here.clock.seconds = 1009.999
+    assert level1.step() == []
+    here.clock.seconds = 1010
+    (batch,) = level1.step()
+    assert batches(manager)[batch]["opened_at"] == "2026-01-02T01:00:00.000Z", "as it was accepted"
+
+
+def test_a_long_list_is_taken_in_step_by_step_and_its_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrivals: list[Arrival] = [(0.0, ["normal"] * 3), (9.0, ["low"] * 4), (10.0, ["normal"]), (30.0, ["normal"])]
+    whole, parts = Deployment(limits=WIDE), Deployment(limits=WIDE)
+    for deployment in (whole, parts):
+        accept(deployment, arrivals)
+        deployment.clock.seconds = 100
+    level1, manager = whole.level1()
+    assert len(level1.step()) == 3
+    monkeypatch.setattr("trendflow.submission.level1.TAKEN_AT_ONCE", 2)
+    level1, other = parts.level1()
+    known, formed = [], []
+    for _ in range(5):
+        formed.append(len(level1.step()))
+        known.append(len(other.document["runs"]))
+    assert known == [2, 4, 6, 8, 9]
+    assert formed == [0, 0, 0, 2, 1], "a window is closed when all that was accepted in it is known"
+    assert batches(other) == batches(manager)
+    assert parts.inbox.open() == []
+
+
+def test_the_line_is_counted_once_for_all_that_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = Deployment(limits=WIDE)
+    accept(deployment, [(0.0, ["normal"] * 6)])
+    deployment.clock.seconds = 10
+    level1, manager = deployment.level1()
+    level1.step()
+    taken = level1.take(6)
+    counts: list[int] = []
+    lines = Level1Queue._lines
+
+    def count(self: Level1Queue) -> Any:
+        found = lines(self)
+        counts.append(sum(map(len, found.values())))
+        return found
+
+    monkeypatch.setattr(Level1Queue, "_lines", count)
+    for message in taken[:3]:
+        level1.queued(message)
+    manager.run_status(taken[3].run_path, "cancelled")
+    level1.queued(taken[4])
+    assert counts == [6, 2], "anew after somebody else took one out of it"
+
+
 def test_a_run_that_ended_is_never_taken_in_again() -> None:
     deployment = Deployment()
     (message,) = accept(deployment, [(0.0, ["normal"])])
@@ -259,3 +317,22 @@ def test_one_process_schedules() -> None:
         earlier.step()
     deployment.clock.seconds = 10
     assert len(later.step()) == 1
+
+
+def test_a_submission_outlives_the_forgetting_of_a_video() -> None:
+    """Another process forgets a video, and with it the event by which the scheduler would see that it was replaced."""
+    deployment = Deployment()
+    (gone,) = accept(deployment, [(0.0, ["normal"])])
+    queue, manager = deployment.level1()
+    queue.step()
+    platform_id, video_id, _ = gone.run_path.split("/")
+    forget_video(deployment.states, platform_id, video_id, holder="erasure")
+    new = draft("later", 0, 7)
+    deployment.desk.submit(submission_id("later"), USER, [new])
+    with pytest.raises(Fenced):
+        queue.step()
+    assert [submission.submission_id for submission in deployment.inbox.open()] == [submission_id("later")]
+    queue, manager = deployment.level1()
+    queue.step()
+    assert list(manager.document["runs"]) == [new.run_path]
+    assert deployment.inbox.open() == []
