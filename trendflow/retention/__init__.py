@@ -12,12 +12,13 @@ left alone, and of a run that stays nothing goes that its manifest names.
 
 **On request** (`trendflow delete`, the service):
 
-    eraser = Eraser(store, schemas, key, history=…)
-    eraser.erase(platform_id, video_id)          # the receipt; repeats and continues
+    eraser = Eraser(store, schemas, key, history=…, executions=…)
+    eraser.erase(platform_id, video_id)          # the receipt; repeats and continues. StillAtWork: a run does not stop
     eraser.request(platform_id, video_id)        # only the tombstone and the note; somebody continues
     eraser.continue_all()                        # whoever runs daily
     eraser.lift(platform_id, video_id)           # may be submitted again
 
 `traces` knows every place of the store where a video may be, `lineage` what was made of it and stays: datasets and
-models, which the receipt lists. Nothing here knows Dagster; its history is reached through `History`.
+models, which the receipt lists. Nothing here knows Dagster; its history is reached through `History`,
+its runs through `Executions`.
 """

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
+from trendflow.contracts.canonical import utc_text
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.schema import SchemaRegistry
 from trendflow.contracts.vocab import PLATFORM_IDS
@@ -95,7 +96,7 @@ class Compaction:
         if not self._states.read_global()["last_seq"]:
             return 0  # nobody has ever scheduled
         manager = GlobalManager.open(self._states, holder=self._holder)
-        return manager.fold(_utc(now - self._policy.state), _utc(now - _QUIET))
+        return manager.fold(utc_text(now - self._policy.state), utc_text(now - _QUIET))
 
     def _remove_submissions(self, now: datetime) -> int:
         runs = self._states.read_global()["runs"].values()
@@ -104,7 +105,3 @@ class Compaction:
         # A submission bears the day of its id, which may be the one before it was accepted.
         day = f"{oldest - timedelta(days=1):%Y%m%d}"
         return Inbox(self._store, self._schemas, self._states.clock).remove_before(day)
-
-
-def _utc(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

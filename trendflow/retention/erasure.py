@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import time
 import uuid
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from trendflow.contracts.canonical import canonical_json
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.schema import SchemaRegistry, validate_document
 from trendflow.retention.lineage import datasets_with, models_of
-from trendflow.retention.traces import History, NoHistory, Traces
+from trendflow.retention.traces import Executions, History, NoExecutions, NoHistory, StillAtWork, Traces
 from trendflow.state.clock import Clock, SystemClock
 from trendflow.storage.object_store import ObjectNotFound, ObjectStore
 from trendflow.storage.tombstones import ROOT as TOMBSTONES
 from trendflow.storage.tombstones import tombstone_key
+
+log = logging.getLogger(__name__)
 
 Document = dict[str, Any]
 
@@ -25,6 +30,11 @@ _TOMBSTONE, _ERASURE, _RECEIPT = "tombstone_v1", "erasure_v1", "deletion_receipt
 _ID = re.compile(r"[0-9a-f]{64}\Z")
 _REASON = re.compile(r"[a-z][a-z_]{0,63}\Z")
 
+PATIENCE_S = 60
+"""How long a deletion waits for runs to stop before it is left to the next clean-up."""
+_PAUSE_S = 1.0
+_SWEEPS = 3
+
 
 class Eraser:
     """Deletes videos from one store.
@@ -32,10 +42,11 @@ class Eraser:
     1. `erasures/<tombstone id>.json`: the request. It names the video, and whatever happens from here on, whoever
        finds it can finish.
     2. `tombstones/<tombstone id>.json`: from here on readers refuse the video.
-    3. What there is, is noted in the request; its runs are asked to stop; everything is removed.
+    3. What there is, is noted in the request; its runs are asked to stop, and when they have, everything is removed.
     4. `receipts/<tombstone id>.json`; the tombstone gets the counts; the request goes.
 
-    Every step may be repeated, so a deletion that was cut short is continued from the beginning.
+    Every step may be repeated, so a deletion that was cut short is continued from the beginning. While a run is still
+    at work nothing is removed and no receipt is written: the state of the run, which tells it to stop, is needed.
     """
 
     def __init__(
@@ -46,12 +57,17 @@ class Eraser:
         *,
         clock: Clock | None = None,
         history: History | None = None,
+        executions: Executions | None = None,
+        wait: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Raises `config_invalid` without the key that the ids of deleted videos are hashed with."""
+        """`wait` pauses for seconds.
+
+        Raises `config_invalid` without the key that the ids of deleted videos are hashed with."""
         if not secret:
             raise TrendFlowError("config_invalid", "Set TRENDFLOW_TOMBSTONE_KEY: deleted videos are told by it.")
         self._store, self._schemas, self._secret = store, schemas, secret
-        self._clock, self._history = clock or SystemClock(), history or NoHistory()
+        self._clock, self._wait = clock or SystemClock(), wait
+        self._history, self._executions = history or NoHistory(), executions or NoExecutions()
 
     def request(
         self, platform_id: str, video_id: str, *, reason: str = USER_REQUEST, request_id: str | None = None
@@ -84,7 +100,8 @@ class Eraser:
     ) -> Document:
         """Delete a video now and return the receipt (`deletion_receipt_v1`). Errors as `request`.
 
-        Repeated for a video of which nothing came back, it returns the receipt there is.
+        Repeated for a video of which nothing came back, it returns the receipt there is. Raises `StillAtWork` when a
+        run of the video does not stop in time: the deletion then is pending.
         """
         if not self.pending(platform_id, video_id) and self._store.exists(
             tombstone_key(platform_id, video_id, self._secret)
@@ -92,12 +109,21 @@ class Eraser:
             standing = self.receipt(platform_id, video_id)
             if standing is not None and not self._traces(platform_id, video_id).inventory().counts:
                 return standing
-        return self._finish(self.request(platform_id, video_id, reason=reason, request_id=request_id))
+        tombstone_id = self.request(platform_id, video_id, reason=reason, request_id=request_id)
+        self._stop([tombstone_id])
+        return self._finish(tombstone_id)
 
     def continue_all(self) -> list[Document]:
-        """Finish every deletion that was requested; returns the receipts."""
+        """Finish every deletion that was requested; returns the receipts. One whose runs do not stop stays pending."""
         names = [info.key.rpartition("/")[2].removesuffix(".json") for info in self._store.list(ERASURES)]
-        return [self._finish(tombstone_id) for tombstone_id in names]
+        self._stop(names)
+        receipts = []
+        for tombstone_id in names:
+            try:
+                receipts.append(self._finish(tombstone_id))
+            except StillAtWork:
+                log.warning("the deletion %s waits for a run that is still at work", tombstone_id)
+        return receipts
 
     def pending(self, platform_id: str, video_id: str) -> bool:
         """Whether a deletion of the video was requested and is not complete."""
@@ -131,12 +157,24 @@ class Eraser:
             )
         return self._store.delete(tombstone_key(platform_id, video_id, self._secret))
 
+    def _stop(self, tombstone_ids: Sequence[str]) -> None:
+        """Ask all runs of these videos to stop, and give them the time to do so, together."""
+        working = []
+        for tombstone_id in tombstone_ids:
+            self._bury(tombstone_id)
+            erasure = self._look(tombstone_id)
+            traces = self._traces(erasure["platform_id"], erasure["video_id"])
+            traces.cancel_runs()
+            working.append(traces)
+        waited = 0.0
+        while (working := [traces for traces in working if not traces.stop()]) and waited < PATIENCE_S:
+            self._wait(_PAUSE_S)
+            waited += _PAUSE_S
+
     def _finish(self, tombstone_id: str) -> Document:
-        self._bury(tombstone_id)
+        """Remove and write the receipt. Raises `StillAtWork` when a run has not stopped."""
         erasure = self._look(tombstone_id)
-        traces = self._traces(erasure["platform_id"], erasure["video_id"])
-        traces.cancel_runs()
-        traces.remove()
+        self._remove(self._traces(erasure["platform_id"], erasure["video_id"]))
         found = erasure["found"]
         receipt = {
             "schema_version": _RECEIPT,
@@ -149,6 +187,17 @@ class Eraser:
         self._store.put(_tombstone(tombstone_id), self._stone(tombstone_id, erasure, found["counts"]))
         self._store.delete(f"{ERASURES}/{tombstone_id}.json")
         return receipt
+
+    @staticmethod
+    def _remove(traces: Traces) -> None:
+        """Everything, also what was at work without being known to whoever executes runs, and wrote meanwhile."""
+        for _ in range(_SWEEPS):
+            if not traces.stop():
+                break
+            traces.remove()
+            if not traces.written_since():
+                return
+        raise StillAtWork.on_a_video()
 
     def _bury(self, tombstone_id: str) -> None:
         """Put the tombstone up, unless one stands."""
@@ -193,7 +242,7 @@ class Eraser:
         return self._encode(_TOMBSTONE, stone)
 
     def _traces(self, platform_id: str, video_id: str) -> Traces:
-        return Traces(self._store, self._schemas, platform_id, video_id, self._clock, self._history)
+        return Traces(self._store, self._schemas, platform_id, video_id, self._clock, self._history, self._executions)
 
     def _id(self, platform_id: str, video_id: str) -> str:
         return tombstone_key(platform_id, video_id, self._secret).rpartition("/")[2].removesuffix(".json")

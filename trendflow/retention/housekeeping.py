@@ -25,23 +25,26 @@ def clean_up(
     """Finish the deletions that were requested, then remove what is older than it is kept.
 
     `eraser` is None where no key for deleted videos is set, and nobody was deleted. A table that somebody published
-    with a deleted video after all, because the import had begun before, is published without it. `now` is the time of
-    this machine unless it is given. Raises `config_invalid` when that is not the time of the store.
+    with a deleted video after all, because the import had begun before, is published without it. A deletion whose runs
+    do not stop stays pending, and nothing of its video is touched. `now` is the time of this machine unless it is
+    given. Raises `config_invalid` when that is not the time of the store.
     """
     if now is None:
         require_same_clock(store)
     pending = set() if eraser is None else set(eraser.pending_videos())
+    finished = len(pending)
     if dry_run:
         # Their objects belong to the deletion, whatever their age.
         collector = GarbageCollector(store, policy, now=now, deleted=deleted, excluded=pending)
         report = collector.report(collector.plan())
     else:
         if eraser is not None:
-            eraser.continue_all()
+            finished = len(eraser.continue_all())
+            pending = set(eraser.pending_videos())
             rebuild_tables(store, deleted)
-        collector = GarbageCollector(store, policy, now=now, deleted=deleted)
+        collector = GarbageCollector(store, policy, now=now, deleted=deleted, excluded=pending)
         report = collector.collect(collector.plan())
-    report.deletions = len(pending)
+    report.deletions = finished
     return report
 
 

@@ -31,6 +31,17 @@ _FOLDERS = {"artifacts": RESULTS, "frames": FRAMES, "render_cache": RENDERED, "r
 _CORPUS_PAGES = f"{RENDERED}/_corpus"
 
 
+class StillAtWork(TrendFlowError):
+    """Something is still written about a video that is to be deleted (`timeout`): the deletion is not complete."""
+
+    @classmethod
+    def on_a_video(cls) -> StillAtWork:
+        return cls(
+            "timeout",
+            "A run of the video is still at work; repeat the deletion, or let the next `trendflow gc` finish it.",
+        )
+
+
 class History(Protocol):
     """What keeps a history of runs outside the store, by the ids of their videos; both may be repeated."""
 
@@ -38,7 +49,24 @@ class History(Protocol):
         """How many partitions and runs of the video it knows."""
         ...
 
-    def forget(self, platform_id: str, video_id: str) -> None: ...
+    def forget(self, platform_id: str, video_id: str) -> None:
+        """Raises `StillAtWork` when it has to keep a run that has not ended."""
+        ...
+
+
+class Executions(Protocol):
+    """What executes runs of videos."""
+
+    def stop(self, platform_id: str, video_id: str) -> int:
+        """Cancel what waits and ask what works to stop; returns how many have not stopped. To be repeated until 0."""
+        ...
+
+
+class NoExecutions:
+    """Nothing executes runs."""
+
+    def stop(self, platform_id: str, video_id: str) -> int:
+        return 0
 
 
 class NoHistory:
@@ -85,9 +113,10 @@ class Traces:
         video_id: str,
         clock: Clock,
         history: History,
+        executions: Executions,
     ) -> None:
         validate_video_id(platform_id, video_id)
-        self._store, self._history = store, history
+        self._store, self._history, self._executions = store, history, executions
         self._platform_id, self._video_id = platform_id, video_id
         self._folder = f"{platform_id}/{video_id}"
         self._inbox = Inbox(store, schemas, clock)
@@ -95,9 +124,13 @@ class Traces:
         self._snapshots = SnapshotStore(store)
 
     def cancel_runs(self) -> None:
-        """Ask the runs that have not ended to stop. They meet a missing manifest at the latest."""
+        """Ask the runs that have not ended to stop, by their state; `stop` goes on asking whoever executes them."""
         for run_path in self._live_runs():
             self._states.request_cancel(run_path)
+
+    def stop(self) -> bool:
+        """Whether nobody executes a run of the video any more; whoever does is asked to stop."""
+        return self._executions.stop(self._platform_id, self._video_id) == 0
 
     def inventory(self) -> Inventory:
         """What there is. Changes nothing."""
@@ -125,6 +158,11 @@ class Traces:
         """
         for step in self._steps:
             step()
+
+    def written_since(self) -> bool:
+        """After a removal: whether somebody who was at work wrote about the video once more."""
+        written = any(next(iter(self._store.list(f"{root}/{self._folder}")), None) for root in _FOLDERS.values())
+        return written or self._history.count(self._platform_id, self._video_id) > 0
 
     @cached_property
     def _steps(self) -> tuple[Callable[[], object], ...]:

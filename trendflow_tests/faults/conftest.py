@@ -9,9 +9,9 @@ import pytest
 from dagster import DagsterInstance
 
 from trendflow_tests.faults.house import Client, House, open_house
-from trendflow_tests.orchestration.conftest import _nothing_stays_open, clip, dagster_home, other_clip, submit
+from trendflow_tests.orchestration.conftest import _nothing_stays_open, clip, dagster_home, submit
 
-__all__ = ["_nothing_stays_open", "clip", "dagster_home", "other_clip", "submit"]
+__all__ = ["_nothing_stays_open", "clip", "dagster_home", "submit"]
 
 
 @pytest.fixture(scope="package")

@@ -59,7 +59,7 @@ def in_files(folder: Path, needles: Needles, without: Collection[Path] = ()) -> 
 
 
 def in_database(url: str, needles: Needles) -> dict[str, set[str]]:
-    """Rows of all tables, by table."""
+    """Rows of all tables, by table, and the values that PostgreSQL keeps of them to plan queries (`pg_stats`)."""
     texts: dict[str, bytes] = {}
     with psycopg2.connect(url.replace("+psycopg2", "")) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT schemaname, tablename FROM pg_tables WHERE schemaname <> 'information_schema'")
@@ -67,6 +67,8 @@ def in_database(url: str, needles: Needles) -> dict[str, set[str]]:
             if schema != "pg_catalog":
                 cursor.execute(sql.SQL("SELECT t::text FROM {} t").format(sql.Identifier(schema, table)))
                 texts[table] = "\n".join(row for (row,) in cursor.fetchall()).encode()
+        cursor.execute("SELECT s::text FROM pg_stats s")
+        texts["pg_stats"] = "\n".join(row for (row,) in cursor.fetchall()).encode()
     connection.close()
     return _found(texts, needles)
 
@@ -77,13 +79,22 @@ def in_broker(url: str, needles: Needles) -> dict[str, set[str]]:
     return _found({key.decode(): client.dump(key) or b"" for key in client.scan_iter()}, needles)
 
 
+def gather_statistics(url: str) -> None:
+    """What PostgreSQL does by itself every now and then."""
+    _tell(url, "ANALYZE")
+
+
 def vacuum(url: str) -> None:
     """Have PostgreSQL write its tables anew, without the rows that were deleted, and bring them to the disk."""
+    _tell(url, "VACUUM FULL", "CHECKPOINT")
+
+
+def _tell(url: str, *commands: str) -> None:
     connection = psycopg2.connect(url.replace("+psycopg2", ""))
     connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute("VACUUM FULL")
-        cursor.execute("CHECKPOINT")
+        for command in commands:
+            cursor.execute(command)
     connection.close()
 
 

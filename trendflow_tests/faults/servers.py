@@ -36,7 +36,7 @@ class Servers:
 @contextmanager
 def running(*blueprints: Blueprint) -> Iterator[Servers]:
     """Servers that end with the block, data and all."""
-    # Not below pytest's folder, which only this user may enter: started by root, PostgreSQL runs as another one.
+    # Not below pytest's folder, which only this user may enter: root's database would be kept in /var/lib.
     with tempfile.TemporaryDirectory(prefix="trendflow-faults-") as folder:
         Path(folder).chmod(0o755)
         fleet = Fleet(Path(folder) / "fleet", blueprints)

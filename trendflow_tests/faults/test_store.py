@@ -20,9 +20,9 @@ from trendflow.fleet.seaweedfs import SEAWEEDFS
 from trendflow.models.pool import ModelPool
 from trendflow.orchestration import recorder, resources, wrapper
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.failures import ERROR_TAG
 from trendflow.orchestration.jobs import PROCESS_VIDEO
 from trendflow.orchestration.launch import process_here
+from trendflow.orchestration.queue.names import ERROR_CODE_TAG
 from trendflow.orchestration.run_state import conclude
 from trendflow.orchestration.runs import RunContext
 from trendflow.storage import s3_options as client_options
@@ -208,7 +208,7 @@ def test_an_outage_is_explained_and_what_was_finished_stays(
     mend(proxy)
     with DagsterInstance.get() as instance:
         (dagster_run,) = instance.get_runs(limit=1)
-    assert dagster_run.tags[ERROR_TAG] == "storage_unavailable", "on which it depends whether it is launched again"
+    assert dagster_run.tags[ERROR_CODE_TAG] == "storage_unavailable", "on which it depends whether it is launched again"
     writes = Counter(request.path for request in outage.failed if request.method == "PUT")
     # A request is made four times, and a report to the journal as often.
     assert max(writes.values(), default=0) <= TRIES * TRIES

@@ -35,8 +35,8 @@ DATASET, OTHER_DATASET = "dataset_v_with", "dataset_v_without"
 _T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def eraser(store: ObjectStore, **more: object) -> Eraser:
-    return Eraser(store, SCHEMAS, SECRET, clock=FixedClock(), **more)  # type: ignore[arg-type]
+def eraser(store: ObjectStore) -> Eraser:
+    return Eraser(store, SCHEMAS, SECRET, clock=FixedClock())
 
 
 def fill(store: ObjectStore) -> None:

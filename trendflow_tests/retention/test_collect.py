@@ -47,9 +47,9 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     return ObjectStore.open(f"{url}/{uuid.uuid4().hex}", request.getfixturevalue("s3_options"))
 
 
-def collector(store: ObjectStore, after: timedelta, **more: object) -> GarbageCollector:
+def collector(store: ObjectStore, after: timedelta) -> GarbageCollector:
     """As if so much time had passed since the objects were written."""
-    return GarbageCollector(store, now=stamp(now() + after), **more)  # type: ignore[arg-type]
+    return GarbageCollector(store, now=stamp(now() + after))
 
 
 def collect(store: ObjectStore, after: timedelta) -> RetentionReport:
