@@ -224,8 +224,9 @@ class _Fleet:
         return view
 
     def _end_of(self, run_path: str) -> str | None:
-        finished_at: str | None = self._view(run_path).run["finished_at"]
-        return finished_at
+        """When the run ended; None before that, and before it was made."""
+        view = self._deployment.states.read_run(run_path)
+        return None if view is None else view.run["finished_at"]
 
     def _at_work(self, run_path: str, but_not: str | None = None) -> str | None:
         """The worker that computes a component of the run now; None while it is `but_not`."""

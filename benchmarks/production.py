@@ -39,6 +39,7 @@ def running_fleet(workers: int, **settings: str) -> Iterator[Path]:
         "TRENDFLOW_HOME": str(home),
         "TRENDFLOW_MODELS": str(MODELS),
         "TRENDFLOW_ONNX_THREADS": threads,
+        "TRENDFLOW_MIN_FREE_GB": "0",
         "OMP_NUM_THREADS": threads,
         **settings,
     }

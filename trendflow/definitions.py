@@ -6,7 +6,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from trendflow.config import load_settings
 from trendflow.dataset.corpus import VECTOR
 from trendflow.logs import configure_logging
-from trendflow.orchestration.alarm_sensors import alarms_spec, build_alarm_sensor, build_retry_sensor
+from trendflow.orchestration.alarm_sensors import alarms_spec, build_alarm_sensor
 from trendflow.orchestration.assets import IO_MANAGER_KEY, build_assets
 from trendflow.orchestration.dataset_assets import build_dataset_assets
 from trendflow.orchestration.deployment import Deployment, open_deployment
@@ -21,6 +21,7 @@ from trendflow.orchestration.jobs import (
     process_video_job,
 )
 from trendflow.orchestration.prediction import build_prediction_asset
+from trendflow.orchestration.relaunch_sensor import build_retry_sensor
 from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.orchestration.retention_job import clean_up_job, compact_job
 from trendflow.orchestration.run_sensors import build_run_sensors

@@ -30,8 +30,13 @@ def digest_of(value: Any) -> str:
 
 
 def utc_now() -> str:
-    """UTC time as ISO 8601 with milliseconds and `Z`."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """The present as `utc_text`."""
+    return utc_text(datetime.now(UTC))
+
+
+def utc_text(moment: datetime) -> str:
+    """An aware UTC time as ISO 8601 with milliseconds and `Z`, as everything that is stored has it."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def content_digest(

@@ -89,6 +89,11 @@ class RunIdentity:
         return cls(**{key: values[key] for key in IDENTITY_KEYS})
 
 
+def partition_key_of(run_path: str) -> str:
+    """`<platform_id>/<video_id>/<run_id>` → `<video_id>/<run_id>`, as commands take it: the ids tell the platform."""
+    return run_path.partition("/")[2]
+
+
 def split_partition_key(key: str) -> tuple[str, str]:
     """`<video_id>/<run_id>` → the two ids. Raises `input_constraint_violated`."""
     video_id, slash, run_id = key.partition("/")

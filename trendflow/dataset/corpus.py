@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TypeVar
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.identity import partition_key_of
 from trendflow.contracts.manifest import Manifest, find_row, run_status
 from trendflow.storage.result_store import ResultStore
 
@@ -63,7 +64,7 @@ class RunRecord:
     @property
     def key(self) -> str:
         """The partition key, as commands take it."""
-        return self.run_path.partition("/")[2]
+        return partition_key_of(self.run_path)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def find_corpus(
         platform_id, video_id, _ = run_path.split("/")
         manifest = None if (platform_id, video_id) in tombstones else results.read_manifest(run_path)
         if manifest is None:
-            key = run_path.partition("/")[2]  # as it was asked for: a platform is no part of a partition key
+            key = partition_key_of(run_path)  # as it was asked for
             raise TrendFlowError("dependency_missing", f"The store holds no run {key}.", kind="manifest")
         return _records([manifest], profile, required), []
 

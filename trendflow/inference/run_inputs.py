@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.identity import partition_key_of
 from trendflow.contracts.manifest import Manifest, find_row
 from trendflow.contracts.vocab import WARNINGS
 from trendflow.dataset.corpus import VECTOR
@@ -66,7 +67,7 @@ def read_run_inputs(results: ResultStore, run_path: str) -> RunInputs:
     Raises `dependency_missing` for a run that is not there or not finished, and what reading its artifacts raises.
     """
     manifest = results.read_manifest(run_path)
-    key = run_path.partition("/")[2]
+    key = partition_key_of(run_path)
     if manifest is None:
         raise TrendFlowError("dependency_missing", f"The store holds no run {key}.", kind="manifest")
     if manifest["run"]["finished_at"] is None:

@@ -63,17 +63,35 @@ def resolve_models(
     store = WeightsStore(models_dir)
     resolved: dict[str, ResolvedModel] = {}
     for role in sorted(set(roles_needed)):
-        entry = entry_for_role(catalogue, mapping, runtimes or {}, role)
-        _require_licence(entry, role, production)
-        _require_parity(entry, role)
-        if entry.runtime == "triton":
-            store.verify_companions(entry)
-            _require_server(entry, require_served)
-        else:
+        entry = _permitted(catalogue, mapping, runtimes, role, production)
+        if entry.runtime != "triton":
             _require_device(entry)
-            store.verify(entry)
+        _verify_files(store, entry)
+        if entry.runtime == "triton":
+            _require_server(entry, require_served)
         resolved[role] = ResolvedModel(entry, entry.engine, entry.precision, entry.device_policy)
     return resolved
+
+
+def verify_models(
+    catalogue: Catalogue,
+    mapping: Mapping[str, str],
+    roles_needed: Iterable[str],
+    models_dir: Path,
+    *,
+    runtimes: Mapping[str, Runtime] | None = None,
+    production: bool = False,
+) -> dict[str, CatalogueEntry]:
+    """The entry of each needed role, with its files verified, for a process that lets others execute it.
+
+    Devices, libraries and servers are those of the worker and not looked at. Raises of `resolve_models`' errors
+    `config_invalid`, `model_not_found` and `weights_missing`.
+    """
+    store = WeightsStore(models_dir)
+    found = {role: _permitted(catalogue, mapping, runtimes, role, production) for role in sorted(set(roles_needed))}
+    for entry in found.values():
+        _verify_files(store, entry)
+    return found
 
 
 def planned_models_used(resolved: Mapping[str, ResolvedModel], roles: Iterable[str]) -> tuple[ModelUsed, ...]:
@@ -115,6 +133,27 @@ def entry_for_role(
             "config_invalid", f"The model {entry.name} does not serve the role {role!r}.", role=role, entry=entry.name
         )
     return entry.on(runtimes.get(role, entry.runtime))
+
+
+def _permitted(
+    catalogue: Catalogue,
+    mapping: Mapping[str, str],
+    runtimes: Mapping[str, Runtime] | None,
+    role: str,
+    production: bool,
+) -> CatalogueEntry:
+    entry = entry_for_role(catalogue, mapping, runtimes or {}, role)
+    _require_licence(entry, role, production)
+    _require_parity(entry, role)
+    return entry
+
+
+def _verify_files(store: WeightsStore, entry: CatalogueEntry) -> None:
+    """Weights on disk are those of the catalogue; of a model on a server only what stays here is looked at."""
+    if entry.runtime == "triton":
+        store.verify_companions(entry)
+    else:
+        store.verify(entry)
 
 
 def _require_device(entry: CatalogueEntry) -> None:

@@ -1,4 +1,4 @@
-"""The sensors that watch how runs end: one raises alarms, one launches again what may succeed by now."""
+"""The sensor that raises and ends alarms, by how runs end."""
 
 import logging
 from collections.abc import Mapping
@@ -9,37 +9,30 @@ from dagster import (
     AssetKey,
     AssetObservation,
     AssetSpec,
-    DagsterInstance,
     DefaultSensorStatus,
     MetadataValue,
-    RunRequest,
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
-    SkipReason,
     sensor,
 )
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from trendflow.alarms.book import KEY, AlarmBook, Changes
 from trendflow.alarms.ended_runs import EndedRun, EndedRuns
 from trendflow.alarms.rules import Alarm, AlarmLimits, run_alarms, slow_components
 from trendflow.contracts.costs import CostRow
 from trendflow.contracts.schema_docs import markdown_table
-from trendflow.orchestration.acceptance import this_process
 from trendflow.orchestration.assets import OWNERS
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.relaunch import Relaunch, RelaunchPlan, plan_relaunches
+from trendflow.orchestration.relaunch import RelaunchPlan, plan_relaunches
 from trendflow.orchestration.resources import TrendFlowResource
-from trendflow.orchestration.runs import run_path_of
-from trendflow.state.run_manager import RunManager
 from trendflow.storage.cost_registry import CostRegistry
 
 log = logging.getLogger(__name__)
 
 ALARMS = "alarms"
-FAILURE_ALARM, RETRY_FAILED_RUNS = "failure_alarm", "retry_failed_runs"
-_LOOK_SEC, _RETRY_SEC = 60, 15
+FAILURE_ALARM = "failure_alarm"
+_LOOK_SEC = 60
 # A baseline of fifty executions per series, of the components that run, and what came meanwhile.
 _COST_OBJECTS = 500
 
@@ -103,59 +96,6 @@ def build_alarm_sensor() -> SensorDefinition:
         return SensorResult(skip_reason=_summary(judged, changes), asset_events=observed)
 
     return failure_alarm
-
-
-def build_retry_sensor(processing: UnresolvedAssetJobDefinition) -> SensorDefinition:
-    """Launches runs of `processing` again that ended of a transient error, within a budget."""
-
-    @sensor(
-        name=RETRY_FAILED_RUNS,
-        job=processing,
-        minimum_interval_seconds=_RETRY_SEC,
-        default_status=DefaultSensorStatus.RUNNING,
-        description="Launches runs again that ended of an error which may have passed, while their budget lasts.",
-    )
-    def retry_failed_runs(
-        context: SensorEvaluationContext, trendflow: TrendFlowResource
-    ) -> list[RunRequest] | SkipReason:
-        return relaunch_due(trendflow.deployment, context.instance)
-
-    return retry_failed_runs
-
-
-def relaunch_due(deployment: Deployment, instance: DagsterInstance) -> list[RunRequest] | SkipReason:
-    """Requests for the runs that are due, each recorded in the run's state before; else why there are none."""
-    plan = plan_relaunches(instance, deployment.graph)
-    requests = [_request(relaunch) for relaunch in plan.due if _recorded(deployment, relaunch)]
-    if requests:
-        return requests
-    return SkipReason("The state of runs that failed is not ended yet." if plan.due else plan.reason)
-
-
-def _recorded(deployment: Deployment, relaunch: Relaunch) -> bool:
-    """Record the retry in the journal of the run, once. False while the state does not say that the run has failed."""
-    states, path = deployment.states, run_path_of(relaunch.partition_key)
-    view = states.read_run(path)
-    if view is None or view.run["status"] != "error":
-        return False
-    for event in states.events(path):
-        if event.type == "retry_scheduled" and event.level == 2 and event.data["attempt"] == relaunch.attempt:
-            return True  # by a tick that died before its request was taken
-    manager = RunManager.open(states, path, holder=this_process(), only_if={"error"})
-    if manager is None:
-        return False
-    manager.relaunch_scheduled(relaunch.error_code, relaunch.attempt, relaunch.wait_s)
-    return True
-
-
-def _request(relaunch: Relaunch) -> RunRequest:
-    run = relaunch.run
-    return RunRequest(
-        run_key=f"retry-of-{run.run_id}",
-        partition_key=relaunch.partition_key,
-        tags=relaunch.tags,
-        asset_selection=None if run.asset_selection is None else sorted(run.asset_selection),
-    )
 
 
 def _line(row: Mapping[str, Any]) -> str:

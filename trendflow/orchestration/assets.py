@@ -32,18 +32,20 @@ from trendflow.models.resolve import entry_for_role
 from trendflow.orchestration.checks import DESCRIPTION, VALID, check_stored
 from trendflow.orchestration.costs import record_costs
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.failures import ERROR_TAG
 from trendflow.orchestration.metadata import report_metadata, result_metadata, run_metadata
 from trendflow.orchestration.partitions import video_runs
+from trendflow.orchestration.queue.child import leaving_to_successor
 from trendflow.orchestration.queue.names import WORKER_TAG
 from trendflow.orchestration.recorder import Halted
 from trendflow.orchestration.report_step import write_report
 from trendflow.orchestration.resources import TrendFlowResource
+from trendflow.orchestration.retries import failure_tags
 from trendflow.orchestration.run_state import RunFailed, executing
 from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.scratch import drop_scratch, sweep_scratch
 from trendflow.orchestration.text_intake import handed_over
 from trendflow.orchestration.wrapper import blocked_by, finalise, run_component, skip, skipped_error, store
+from trendflow.state.errors import Fenced
 
 OWNERS = ["team:data-engineering"]
 IO_MANAGER_KEY = "artifacts"
@@ -129,12 +131,13 @@ def build_assets(deployment: Deployment) -> AssetsDefinition:
         worker.warm_up()  # its start overlaps with opening the run
         selected = {key.path[-1] for key in context.selected_asset_keys}
         try:
-            run = trendflow.run(context.partition_key)
-            run.clock.start()
-            with handed_over(run), executing(run, context.run.tags.get(WORKER_TAG)):
-                yield from _execute(context, run, [node for node in nodes if node.name in selected], selected)
+            with leaving_to_successor(context.instance, context.run):
+                run = trendflow.run(context.partition_key)
+                run.clock.start()
+                with handed_over(run), executing(run, context.run.tags.get(WORKER_TAG)):
+                    yield from _execute(context, run, [node for node in nodes if node.name in selected], selected)
         except RunFailed as failed:
-            raise _failure(context, failed.error, failed.component) from failed
+            raise _failure(context, failed.error, failed.component, failed.retries) from failed
         except Halted as halted:
             raise _failure(context, halted.error, "run") from halted.error
         except TrendFlowError as error:
@@ -185,7 +188,7 @@ def _component(run: RunContext, node: ComponentNode) -> Results:
         row = find_row(run.manifest(), node.name) or {}
     if ends_run(row, run.required):
         finalise(run)
-        raise RunFailed(TrendFlowError(row["error_code"], row["error"]), node.name)
+        raise RunFailed(TrendFlowError(row["error_code"], row["error"]), node.name, row["retry_count"])
     check = check_stored(run, node)
     yield AssetCheckResult(
         asset_key=node.name,
@@ -214,8 +217,11 @@ def _close(context: AssetExecutionContext, run: RunContext, selected: Collection
         yield MaterializeResult(asset_key=REPORT, metadata=report_metadata(run, key, size))
 
 
-def _failure(context: AssetExecutionContext, error: TrendFlowError, component: str) -> Failure:
-    context.instance.add_run_tags(context.run.run_id, {ERROR_TAG: error.error_code})
+def _failure(
+    context: AssetExecutionContext, error: TrendFlowError, component: str, retries: int | None = None
+) -> Failure:
+    if not isinstance(error, Fenced):  # the run goes on in another process, and has not failed of anything
+        context.instance.add_run_tags(context.run.run_id, failure_tags(context.run.tags, error.error_code, retries))
     metadata: dict[str, Any] = {
         "error_code": MetadataValue.text(error.error_code),
         "error_class": MetadataValue.text(error.error_class),

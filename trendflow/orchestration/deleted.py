@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.orchestration.deployment import Deployment
-from trendflow.storage.tombstones import Tombstones
+from trendflow.storage.tombstones import Tombstones, tombstone_key
 
 if TYPE_CHECKING:
     from trendflow.config import Settings
@@ -27,4 +27,17 @@ def load_tombstones(store: ObjectStore, settings: Settings) -> Tombstones:
 def require_not_deleted(deployment: Deployment, platform_id: str, video_id: str) -> None:
     """Raises `input_constraint_violated` for a deleted video; errors as `Tombstones.load`."""
     if (platform_id, video_id) in tombstones(deployment):
-        raise TrendFlowError("input_constraint_violated", "The video was deleted here and is not processed again.")
+        raise _refusal()
+
+
+def require_still_wanted(deployment: Deployment, platform_id: str, video_id: str) -> None:
+    """As `require_not_deleted`, for whoever asked before and asks often: one look for the tombstone of this video."""
+    key = deployment.settings.tombstone_key
+    if key is not None:
+        stone = tombstone_key(platform_id, video_id, key.get_secret_value().encode())
+        if deployment.store.exists(stone):
+            raise _refusal()
+
+
+def _refusal() -> TrendFlowError:
+    return TrendFlowError("input_constraint_violated", "The video was deleted here and is not processed again.")

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dagster import AssetExecutionContext, Failure, MetadataValue
 
 from trendflow.contracts.errors import TrendFlowError
-
-ERROR_TAG = "trendflow/error_code"
+from trendflow.orchestration.queue.names import ERROR_CODE_TAG
 
 
 def failure(error: TrendFlowError) -> Failure:
@@ -18,7 +17,7 @@ def failure(error: TrendFlowError) -> Failure:
     Only what may pass by itself is tried again.
     """
     context = AssetExecutionContext.get()
-    context.instance.add_run_tags(context.run.run_id, {ERROR_TAG: error.error_code})
+    context.instance.add_run_tags(context.run.run_id, {ERROR_CODE_TAG: error.error_code})
     return Failure(
         description=str(error),
         metadata={

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from dagster import DagsterInstance, RunRequest, RunsFilter
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRequest, RunsFilter
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import PRIORITY_TAG as DAGSTER_PRIORITY_TAG
 from dagster._core.storage.tags import SENSOR_NAME_TAG
@@ -39,6 +39,7 @@ TAKE_SUBMISSIONS = "take_submissions"
 """The sensor that hands over; Dagster tags the runs that it launches with this name."""
 
 _WORKERS = 8
+_LAUNCHED = [status for status in NOT_FINISHED_STATUSES if status != DagsterRunStatus.NOT_STARTED]
 _DAGSTER_PRIORITY: dict[Priority, str] = {"high": "10", "normal": "0", "low": "-10"}
 
 
@@ -109,13 +110,19 @@ def _known_to_dagster(scheduler: Scheduler, instance: DagsterInstance, messages:
     wanted = list(messages)
     keys = (message.identity.partition_key for message in wanted)
     known = latest_records(instance, scheduler.deployment.graph, keys)
-    return [message for message in wanted if message.identity.partition_key in known]
+    launched = {key for key, record in known.items() if not _is_stuck(record.dagster_run)}
+    return [message for message in wanted if message.identity.partition_key in launched]
+
+
+def _is_stuck(run: DagsterRun) -> bool:
+    """Whether Dagster made a run that was asked for here and has not launched it: it does so when asked again."""
+    return run.status == DagsterRunStatus.NOT_STARTED and run.tags.get(SENSOR_NAME_TAG) == TAKE_SUBMISSIONS
 
 
 def _in_hand(instance: DagsterInstance) -> int:
-    """Runs of submissions that Dagster has and that have not ended."""
+    """Runs of submissions that Dagster has and that have not ended. Those it has not launched are expected here."""
     tags = {SENSOR_NAME_TAG: TAKE_SUBMISSIONS}
-    return instance.get_runs_count(RunsFilter(job_name=PROCESS_VIDEO, statuses=NOT_FINISHED_STATUSES, tags=tags))
+    return instance.get_runs_count(RunsFilter(job_name=PROCESS_VIDEO, statuses=_LAUNCHED, tags=tags))
 
 
 def _make(deployment: Deployment, level1: Level1, messages: list[Message]) -> list[Message]:

@@ -13,7 +13,7 @@ from dagster._core.storage.runs import SqlRunStorage
 from dagster._core.storage.runs.schema import BackfillTagsTable, BulkActionsTable
 from dagster._core.storage.schedules.schema import JobTickTable
 from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
-from sqlalchemy import ColumnElement, delete, or_, select, update
+from sqlalchemy import ColumnElement, delete, or_, select, text, update
 
 
 def forget_run(instance: DagsterInstance, run_id: str) -> None:
@@ -66,6 +66,15 @@ def forget_last_results(instance: DagsterInstance, words: Collection[str]) -> No
             values.update(last_materialization=None, last_materialization_timestamp=None)
         with storage.index_connection() as connection:
             connection.execute(update(AssetKeyTable).where(AssetKeyTable.c.asset_key == key).values(**values))
+
+
+def forget_statistics(instance: DagsterInstance) -> None:
+    """Have PostgreSQL gather anew what it plans queries with: values of rows, which it would keep after them."""
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        with storage.index_connection() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("ANALYZE"))
 
 
 def _holds(column: ColumnElement[str], words: Collection[str]) -> ColumnElement[bool]:

@@ -7,8 +7,8 @@ from dagster import ConfigurableIOManager, InputContext, OutputContext, Resource
 from trendflow.components.base import Upstream
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.manifest import find_row
-from trendflow.orchestration.failures import ERROR_TAG
 from trendflow.orchestration.resources import TrendFlowResource
+from trendflow.orchestration.retries import failure_tags
 from trendflow.orchestration.work import Finished
 from trendflow.orchestration.wrapper import store
 
@@ -26,7 +26,9 @@ class ArtifactIOManager(ConfigurableIOManager):
             row = store(self.trendflow.run(context.partition_key), obj)
         except TrendFlowError as error:
             # The step is let go of and cannot say it: whether the run may be launched again depends on it.
-            context.step_context.instance.add_run_tags(context.run_id, {ERROR_TAG: error.error_code})
+            step = context.step_context
+            tags = failure_tags(step.dagster_run.tags, error.error_code, obj.retry_count)
+            step.instance.add_run_tags(context.run_id, tags)
             raise
         main = row["artifacts"][0]
         context.add_output_metadata(

@@ -1,4 +1,4 @@
-"""Launching runs again that ended of something that may have passed: which, when, and how many at most."""
+"""Launching runs again that an outage ended: which, when, and how many at most. `retries` has the rule for one run."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ from dagster._core.storage.tags import PARENT_RUN_ID_TAG, PARTITION_NAME_TAG, RO
 from trendflow.contracts.errors import ERROR_RULES
 from trendflow.contracts.graph import ComponentGraph
 from trendflow.orchestration.assets import MANIFEST, REPORT
-from trendflow.orchestration.failures import ERROR_TAG
-from trendflow.orchestration.queue.names import PRIORITY_TAG
+from trendflow.orchestration.queue.names import ERROR_CODE_TAG, PRIORITY_TAG
+from trendflow.orchestration.retries import LEFT_TAG, RETRY_TAG, USED_TAG
 from trendflow.orchestration.video_runs import latest_records, video_key
 
-RETRY_TAG = "trendflow/retry"
-"""Of a run that was launched again: for the how-manieth time."""
-RETRIED = tuple(sorted(code for code, rule in ERROR_RULES.items() if rule.max_retries))
+PAGE = 100
+_MOST = max(rule.max_retries for rule in ERROR_RULES.values())
+_SOME_LEFT = [str(number) for number in range(1, _MOST + 1)]
 
 
 @dataclass(frozen=True)
 class RetryBudget:
-    """How often a run and how many runs are launched again.
+    """When a run and how many runs are launched again.
 
-    A run: as often as its error code may be retried, after `waits_s` seconds each; beyond the last wait it stays. All
-    runs together: `share` of those that ended within `window`, but `at_least` so many. An outage would else launch
-    everything again that it stopped, at a deployment that has just come back, or has not.
+    A run: after `waits_s` seconds each. All runs together: `share` of those that ended within `window`, but `at_least`
+    so many. An outage would else launch everything again that it stopped, at a deployment that has just come back, or
+    has not.
     """
 
     waits_s: tuple[float, ...] = (30.0, 60.0, 120.0)
@@ -57,6 +57,7 @@ class Relaunch:
         return {
             **kept,
             RETRY_TAG: str(self.attempt),
+            USED_TAG: str(int(self.run.tags.get(USED_TAG, 0)) + 1),
             PARENT_RUN_ID_TAG: self.run.run_id,
             ROOT_RUN_ID_TAG: root,
         }
@@ -66,7 +67,9 @@ class Relaunch:
 class RelaunchPlan:
     """`due` fit into the budget, the oldest first. `held` would be due and do not, `waiting` have their time to wait.
 
-    `spent` of `allowed` launches are used up within the window.
+    `spent` of `allowed` launches are used up within the window. `over` are none of ours or have a later attempt; once
+    they are closed (`close`) no plan looks at them again. Beyond a full budget only the number of runs is known: all of
+    them count as `held`.
     """
 
     due: tuple[Relaunch, ...]
@@ -74,6 +77,7 @@ class RelaunchPlan:
     waiting: int
     spent: int
     allowed: int
+    over: tuple[DagsterRun, ...] = ()
 
     @property
     def reason(self) -> str:
@@ -93,41 +97,71 @@ def plan_relaunches(
 ) -> RelaunchPlan:
     """What to launch again of the runs that the daemon launched, by a submission, a person or a backfill."""
     now, budget = now or datetime.now(UTC), budget or RetryBudget()
-    found = list(_candidates(instance, graph, now, budget))
-    ready = [relaunch for relaunch, at in found if at <= now]
     since = now - budget.window
-    spent = instance.get_runs_count(
-        RunsFilter(tags={RETRY_TAG: [str(number + 1) for number in range(len(budget.waits_s))]}, created_after=since)
-    )
+    attempts = [str(number + 1) for number in range(len(budget.waits_s))]
+    spent = instance.get_runs_count(RunsFilter(tags={RETRY_TAG: attempts}, created_after=since))
     ended = instance.get_runs_count(
         RunsFilter(statuses=[DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE], updated_after=since)
     )
     allowed = max(budget.at_least, int(budget.share * ended))
-    due = tuple(ready[: max(0, allowed - spent)])
-    return RelaunchPlan(due, len(ready) - len(due), len(found) - len(ready), spent, allowed)
-
-
-def _candidates(
-    instance: DagsterInstance, graph: ComponentGraph, now: datetime, budget: RetryBudget
-) -> Iterator[tuple[Relaunch, datetime]]:
-    """Failed runs with a retry left, and when it is due, the oldest first."""
-    filters = RunsFilter(
-        statuses=[DagsterRunStatus.FAILURE], tags={ERROR_TAG: list(RETRIED)}, updated_after=now - budget.given_up
+    places = max(0, allowed - spent)
+    failed = RunsFilter(
+        statuses=[DagsterRunStatus.FAILURE], tags={LEFT_TAG: _SOME_LEFT}, updated_after=now - budget.given_up
     )
-    failed = [
-        record
-        for record in instance.get_run_records(filters, ascending=True)
-        if _is_ours(graph, record.dagster_run) and _retries_left(record.dagster_run, budget) > 0
-    ]
-    latest = latest_records(instance, graph, {record.dagster_run.tags[PARTITION_NAME_TAG] for record in failed})
-    for record in failed:
+    ready: list[Relaunch] = []
+    over: list[DagsterRun] = []
+    waiting = seen = 0
+    for page in _pages(instance, failed):
+        seen += len(page)
+        for record, attempt in zip(page, _attempts(instance, graph, page, budget), strict=True):
+            if attempt is None:
+                over.append(record.dagster_run)
+            elif _ended_at(record) + timedelta(seconds=attempt.wait_s) > now:
+                waiting += 1
+            else:
+                ready.append(attempt)
+        if len(ready) > places:
+            break
+    unseen = max(0, instance.get_runs_count(failed) - seen)
+    held = max(0, len(ready) - places) + unseen
+    return RelaunchPlan(tuple(ready[:places]), held, waiting, spent, allowed, tuple(over))
+
+
+def close(instance: DagsterInstance, run: DagsterRun) -> None:
+    """No plan looks at this run again."""
+    instance.add_run_tags(run.run_id, {LEFT_TAG: "0"})
+
+
+def _pages(instance: DagsterInstance, filters: RunsFilter) -> Iterator[list[RunRecord]]:
+    """The records in pages, the oldest first."""
+    cursor: str | None = None
+    while True:
+        page = list(instance.get_run_records(filters, limit=PAGE, cursor=cursor, ascending=True))
+        if page:
+            yield page
+        if len(page) < PAGE:
+            return
+        cursor = page[-1].dagster_run.run_id
+
+
+def _attempts(
+    instance: DagsterInstance, graph: ComponentGraph, page: list[RunRecord], budget: RetryBudget
+) -> Iterator[Relaunch | None]:
+    """The next attempt at each of these runs; None where there is none to be made."""
+    ours = [record for record in page if _is_ours(graph, record.dagster_run)]
+    oldest = min((record.create_timestamp for record in ours), default=None)
+    latest = latest_records(
+        instance, graph, {record.dagster_run.tags[PARTITION_NAME_TAG] for record in ours}, since=oldest
+    )
+    last = {record.dagster_run.run_id for record in latest.values()}
+    for record in page:
         run = record.dagster_run
+        attempt = int(run.tags.get(RETRY_TAG, 0)) + 1
         # A later attempt counts, whoever launched it.
-        if latest[run.tags[PARTITION_NAME_TAG]].dagster_run.run_id == run.run_id:
-            attempt = _retries(run) + 1
-            wait_s = budget.waits_s[attempt - 1]
-            due_at = _ended_at(record) + timedelta(seconds=wait_s)
-            yield Relaunch(run, run.tags[ERROR_TAG], attempt, wait_s), due_at
+        if run.run_id not in last or attempt > len(budget.waits_s):
+            yield None
+        else:
+            yield Relaunch(run, run.tags[ERROR_CODE_TAG], attempt, budget.waits_s[attempt - 1])
 
 
 def _is_ours(graph: ComponentGraph, run: DagsterRun) -> bool:
@@ -139,14 +173,6 @@ def _is_ours(graph: ComponentGraph, run: DagsterRun) -> bool:
         return False
     mine = {*graph.components, MANIFEST, REPORT}
     return run.asset_selection is None or {key.path[-1] for key in run.asset_selection} <= mine
-
-
-def _retries(run: DagsterRun) -> int:
-    return int(run.tags.get(RETRY_TAG, 0))
-
-
-def _retries_left(run: DagsterRun, budget: RetryBudget) -> int:
-    return min(ERROR_RULES[run.tags[ERROR_TAG]].max_retries, len(budget.waits_s)) - _retries(run)
 
 
 def _ended_at(record: RunRecord) -> datetime:

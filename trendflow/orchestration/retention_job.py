@@ -6,6 +6,7 @@ from pydantic import Field
 from trendflow.orchestration.acceptance import this_process
 from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.orchestration.retention_step import clean_up_deployment
+from trendflow.orchestration.successes import note_all_if_lost
 from trendflow.retention.compaction import Compaction
 
 CLEAN_UP, COMPACT = "clean_up", "compact_indexes"
@@ -34,8 +35,9 @@ def remove_what_is_due(context: OpExecutionContext, config: CleanUpConfig, trend
 @op(description="Folds logs of what ended, keeps the run index to its size and drops old submissions.")
 def compact_what_grows(context: OpExecutionContext, trendflow: TrendFlowResource) -> None:
     opened = trendflow.deployment
+    noted = note_all_if_lost(opened)
     done = Compaction(opened.store, opened.schemas, opened.states, holder=this_process()).run()
-    context.add_output_metadata(dict(done.as_dict()))
+    context.add_output_metadata({**done.as_dict(), "successes_noted": noted})
 
 
 def clean_up_job() -> JobDefinition:

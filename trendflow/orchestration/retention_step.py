@@ -1,17 +1,23 @@
 """Retention and erasure of a deployment, its Dagster history included: for commands, schedules and the service."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from dagster import DagsterInstance
 
+from trendflow.config import Settings
 from trendflow.orchestration.deleted import tombstones
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.history import open_instance
 from trendflow.orchestration.launch import typed_database
+from trendflow.orchestration.queue.board import Board, living
+from trendflow.orchestration.queue.names import Rhythm
 from trendflow.orchestration.run_history import DagsterHistory, purge, stale_partitions
+from trendflow.orchestration.run_stop import DagsterExecutions
 from trendflow.orchestration.waiting_text import waiting_texts
 from trendflow.retention.erasure import Eraser
 from trendflow.retention.housekeeping import DeletionDesk, clean_up
@@ -27,24 +33,55 @@ class CleanedUp:
     partitions: int
 
 
-def open_eraser(deployment: Deployment, instance: DagsterInstance) -> Eraser:
-    """Raises `config_invalid` without TRENDFLOW_TOMBSTONE_KEY."""
+def open_eraser(
+    deployment: Deployment, instance: DagsterInstance, wait: Callable[[float], object] = time.sleep
+) -> Eraser:
+    """`wait` pauses for seconds. Raises `config_invalid` without TRENDFLOW_TOMBSTONE_KEY."""
     key = deployment.settings.tombstone_key
     secret = None if key is None else key.get_secret_value().encode()
     texts = waiting_texts(deployment.settings)
     beside = () if texts is None else (texts,)
-    history = Histories(*beside, DagsterHistory(instance))
-    return Eraser(deployment.store, deployment.schemas, secret, history=history)
+    return Eraser(
+        deployment.store,
+        deployment.schemas,
+        secret,
+        history=Histories(*beside, DagsterHistory(instance)),
+        executions=DagsterExecutions(instance, _at_work(deployment.settings)),
+        wait=wait,
+    )
 
 
-def clean_up_deployment(deployment: Deployment, instance: DagsterInstance, *, dry_run: bool) -> CleanedUp:
-    """One garbage collection. Raises `config_invalid` when videos were deleted and their key is not set."""
+def _at_work(settings: Settings) -> Callable[[], Collection[str]]:
+    """The Dagster runs that living workers of the queue have in their hands; none without a queue."""
+    broker = settings.broker_url
+
+    def look() -> Collection[str]:
+        if broker is None:
+            return ()
+        with closing(Board(broker.get_secret_value())) as board:
+            alive = {seen.facts.worker for seen in living(board.workers(), Rhythm().silent_s)}
+            return [run for run, worker in board.running().items() if worker in alive]
+
+    return look
+
+
+def clean_up_deployment(
+    deployment: Deployment,
+    instance: DagsterInstance,
+    *,
+    dry_run: bool,
+    wait: Callable[[float], object] = time.sleep,
+) -> CleanedUp:
+    """One garbage collection; deletions `wait` for runs to stop.
+
+    Raises `config_invalid` when videos were deleted and their key is not set.
+    """
     settings = deployment.settings
     report = clean_up(
         deployment.store,
         RetentionPolicy(frames=timedelta(days=settings.frames_ttl_days)),
         tombstones(deployment),
-        None if settings.tombstone_key is None else open_eraser(deployment, instance),
+        None if settings.tombstone_key is None else open_eraser(deployment, instance, wait),
         dry_run=dry_run,
     )
     stale = stale_partitions(instance, deployment.store)

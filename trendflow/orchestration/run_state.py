@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from trendflow.contracts.errors import TrendFlowError, as_typed
+from trendflow.contracts.identity import partition_key_of
 from trendflow.logs import log_context
 from trendflow.orchestration.acceptance import accept, as_label, this_process
 from trendflow.orchestration.deployment import Deployment
@@ -25,10 +26,13 @@ _LIVE = frozenset({"pending", "queued", "running", "recovering"})
 
 
 class RunFailed(Exception):
-    """The run has ended in an error: `component` could not be computed, or not used."""
+    """The run has ended in an error: `component` could not be computed, or not used.
 
-    def __init__(self, error: TrendFlowError, component: str) -> None:
-        self.error, self.component = error, component
+    `retries`: how often it was repeated, None where it was not executed.
+    """
+
+    def __init__(self, error: TrendFlowError, component: str, retries: int | None = None) -> None:
+        self.error, self.component, self.retries = error, component, retries
         super().__init__(str(error))
 
 
@@ -117,9 +121,8 @@ def conclude(deployment: Deployment, run_path: str, error: TrendFlowError) -> bo
 
 def _close(deployment: Deployment, run_path: str, error: TrendFlowError) -> None:
     """Close the manifest of a run that ended of `error`, unless it is closed or gone."""
-    _, _, partition_key = run_path.partition("/")
     try:
-        run = view_run(deployment, partition_key)
+        run = view_run(deployment, partition_key_of(run_path))
         if run.manifest()["run"]["finished_at"] is None:
             finalise(
                 run, error.error_code if error.error_code == "cancelled" else f"the run ended with {error.error_code}"

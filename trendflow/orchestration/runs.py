@@ -24,7 +24,8 @@ from trendflow.contracts.keys import model_signature
 from trendflow.contracts.manifest import new_manifest
 from trendflow.contracts.schema import validate_document
 from trendflow.contracts.video_document import VideoDocument
-from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models
+from trendflow.models.catalogue import CatalogueEntry
+from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models, verify_models
 from trendflow.orchestration.acceptance import accept, this_process
 from trendflow.orchestration.deleted import require_not_deleted
 from trendflow.orchestration.deployment import Deployment
@@ -134,18 +135,36 @@ def measured_costs(deployment: Deployment) -> list[CostEstimate]:
 
 def resolve_profile(deployment: Deployment, profile: str) -> dict[str, ResolvedModel]:
     """The models a profile needs, with digests, devices and servers checked. Raises what `resolve_models` raises."""
-    nodes = deployment.graph.enabled(profile)
     chosen = deployment.graph.profile(profile)
-    roles = {role for node in nodes for role in (*node.required_roles, *node.optional_roles)}
     return resolve_models(
         deployment.catalogue,
         chosen.models,
-        sorted(roles & set(chosen.models)),
+        _mapped_roles(deployment, profile),
         deployment.settings.models_dir,
         production=deployment.settings.production,
         runtimes=chosen.runtimes,
         require_served=lambda entry: deployment.triton.require(entry),
     )
+
+
+def verify_profile(deployment: Deployment, profile: str) -> dict[str, CatalogueEntry]:
+    """The same where runs are only accepted: the host that executes them has the device. Raises as `verify_models`."""
+    chosen = deployment.graph.profile(profile)
+    return verify_models(
+        deployment.catalogue,
+        chosen.models,
+        _mapped_roles(deployment, profile),
+        deployment.settings.models_dir,
+        production=deployment.settings.production,
+        runtimes=chosen.runtimes,
+    )
+
+
+def _mapped_roles(deployment: Deployment, profile: str) -> list[str]:
+    """Roles of the enabled components that the profile maps, sorted."""
+    nodes = deployment.graph.enabled(profile)
+    roles = {role for node in nodes for role in (*node.required_roles, *node.optional_roles)}
+    return sorted(roles & set(deployment.graph.profile(profile).models))
 
 
 def make_identity(deployment: Deployment, platform_id: str, video_id: str, run_id: str, profile: str) -> RunIdentity:

@@ -30,17 +30,29 @@ class Level1:
     queue: Level1Queue
 
 
+@dataclass
+class LookedAt:
+    """Up to which run reconciliation has looked at those that wait, of which it takes a part at a time.
+
+    `line`: level 1's, by run path; `handed`: those that level 1 handed over, by run path; `dagster_run`: Dagster's
+    queue, by its run id. Empty: from the beginning.
+    """
+
+    line: str = ""
+    handed: str = ""
+    dagster_run: str | None = None
+
+
 class Scheduler:
     """What the sensors of this process share. Nothing in it has to outlive the process.
 
-    `expected`: messages whose run is to be launched and has not been seen in Dagster yet, by run path. `looked_at`: the
-    run in line up to which cancellations have been looked for.
+    `expected`: messages whose run is to be launched and has not been seen in Dagster yet, by run path.
     """
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
         self.expected: dict[str, Message] = {}
-        self.looked_at = ""
+        self.looked_at = LookedAt()
         self._lock = threading.Lock()
         self._desk: OpenDesk | None = None
         self._level1: Level1 | None = None

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trendflow.contracts.canonical import utc_now
+from trendflow.contracts.canonical import utc_now, utc_text
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import SEGMENTER as NAME
 from trendflow.contracts.graph import frame_budget
@@ -149,8 +149,7 @@ def _record_frames(run: RunContext, expires_at: str) -> None:
 
 
 def _expiry(run: RunContext) -> str:
-    when = datetime.now(UTC) + timedelta(days=run.deployment.settings.frames_ttl_days)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_text(datetime.now(UTC) + timedelta(days=run.deployment.settings.frames_ttl_days))
 
 
 def _frames_needed(run: RunContext, source_sha256: str, candidate: cache.Candidate) -> bool:

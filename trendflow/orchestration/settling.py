@@ -6,7 +6,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
 from trendflow.contracts.errors import ERROR_RULES, TrendFlowError
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.failures import ERROR_TAG
+from trendflow.orchestration.queue.names import ERROR_CODE_TAG
 from trendflow.orchestration.run_state import conclude
 from trendflow.orchestration.runs import run_path_of
 from trendflow.orchestration.video_runs import latest_records, video_key
@@ -24,11 +24,17 @@ def settle(deployment: Deployment, instance: DagsterInstance, run: DagsterRun) -
     latest = None if key is None else latest_records(instance, graph, [key]).get(key)
     if key is None or latest is None or latest.dagster_run.run_id != run.run_id:
         return None
-    return conclude(deployment, run_path_of(key), _error_of(run))
+    return conclude(deployment, run_path_of(key), _error_of(deployment, run_path_of(key), run))
 
 
-def _error_of(run: DagsterRun) -> TrendFlowError:
-    if run.status == DagsterRunStatus.CANCELED:
+def _error_of(deployment: Deployment, run_path: str, run: DagsterRun) -> TrendFlowError:
+    code: str = run.tags.get(ERROR_CODE_TAG, "")
+    if run.status == DagsterRunStatus.CANCELED or (code == "cancelled" and _is_unwanted(deployment, run_path)):
         return TrendFlowError("cancelled", "The run was cancelled.")
-    code: str = run.tags.get(ERROR_TAG, "")
-    return TrendFlowError(code if code in ERROR_RULES else "internal_error", _LOST)
+    # Of a failed run the tag alone does not tell that anybody wanted it to stop.
+    return TrendFlowError(code if code in ERROR_RULES and code != "cancelled" else "internal_error", _LOST)
+
+
+def _is_unwanted(deployment: Deployment, run_path: str) -> bool:
+    view = deployment.states.read_run(run_path)
+    return view is not None and view.run["cancel_requested_at"] is not None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.orchestration.runs import RunContext
+from trendflow.contracts.manifest import Manifest
+from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.runs import RunContext, view_run
 from trendflow.orchestration.wrapper import run_status
-from trendflow.storage.run_index import RunIndex
+from trendflow.storage.run_index import ROOT, RunIndex
 
 log = logging.getLogger(__name__)
 
@@ -33,3 +35,21 @@ def note_success_if_possible(run: RunContext) -> None:
         note_success(run)
     except TrendFlowError as error:
         log.warning("the success of the run is not noted yet: %s", error.error_code)
+
+
+def note_all_if_lost(deployment: Deployment) -> int:
+    """Note all successes again where the index is gone, as in a store that was restored; returns their number."""
+    if deployment.store.folders(ROOT):
+        return 0
+    return RunIndex(deployment.store).rebuild(lambda manifest: _succeeded(deployment, manifest))
+
+
+def _succeeded(deployment: Deployment, manifest: Manifest) -> bool:
+    run = manifest["run"]
+    try:
+        return run_status(view_run(deployment, f"{run['video_id']}/{run['run_id']}"), manifest) == "success"
+    except TrendFlowError as error:
+        if error.error_class == "transient":
+            raise
+        log.info("a run is not noted: %s", error.error_code)  # its profile is gone, so nobody can ask for it either
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from dagster import DagsterInstance, DagsterRun, RunsFilter
 from dagster._core.definitions.assets.job.asset_job import IMPLICIT_ASSET_JOB_NAME
@@ -32,12 +33,20 @@ def video_key(graph: ComponentGraph, run: DagsterRun) -> str | None:
 
 
 def latest_records(
-    instance: DagsterInstance, graph: ComponentGraph, partition_keys: Iterable[str]
+    instance: DagsterInstance,
+    graph: ComponentGraph,
+    partition_keys: Iterable[str],
+    *,
+    since: datetime | None = None,
 ) -> dict[str, RunRecord]:
-    """The latest processing of each of these partitions that Dagster knows, by partition key."""
+    """The latest processing of each of these partitions that Dagster knows, by partition key.
+
+    `since`: of those that were created then or later, where a partition may have a long history.
+    """
     keys, found = list(partition_keys), dict[str, RunRecord]()
+    after = None if since is None else since - timedelta(microseconds=1)
     for start in range(0, len(keys), _CHUNK):
-        chunk = RunsFilter(tags={PARTITION_NAME_TAG: keys[start : start + _CHUNK]})
+        chunk = RunsFilter(tags={PARTITION_NAME_TAG: keys[start : start + _CHUNK]}, created_after=after)
         for record in instance.get_run_records(chunk):  # the latest first
             key = video_key(graph, record.dagster_run)
             if key is not None:

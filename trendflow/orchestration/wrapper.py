@@ -28,6 +28,7 @@ from trendflow.contracts.manifest import run_status as manifest_status
 from trendflow.logs import log_context, places
 from trendflow.orchestration import cache, inputs, segmenter_step
 from trendflow.orchestration.costs import PeakRss, note_cost
+from trendflow.orchestration.deleted import require_still_wanted
 from trendflow.orchestration.limits import ended_the_run, time_limit
 from trendflow.orchestration.progress import ProgressEvent, emit
 from trendflow.orchestration.runs import RunContext
@@ -37,7 +38,8 @@ from trendflow.storage.retry import is_exhausted
 
 log = logging.getLogger(__name__)
 
-# Waits before a repetition of a whole component (seconds); storage and network calls have their own.
+# Waits before a repetition of a whole component (seconds); storage and network calls have their own. `retries` says how
+# often what is repeated, in all layers.
 RETRY_WAITS = (1.0, 2.0, 4.0)
 # A model server is back within a second or stays away; its requests have no repetition of their own.
 MODEL_SERVER_WAIT = 1.0
@@ -139,14 +141,17 @@ def store(run: RunContext, finished: Finished) -> dict[str, Any]:
 def persist(run: RunContext, finished: Finished) -> dict[str, Any]:
     """Store artifacts, then the manifest row, then the index entry. Returns the row.
 
-    The order makes a crash harmless: an object that no manifest row names does not exist for the system.
+    The order makes a crash harmless: an object that no manifest row names does not exist for the system. Of a run whose
+    video was deleted meanwhile nothing is stored: raises `input_constraint_violated`, or `dependency_missing` when the
+    manifest is gone.
     """
     results = run.deployment.results
+    require_still_wanted(run.deployment, run.identity.platform_id, run.identity.video_id)
+    known = find_row(run.manifest(), finished.component)
     if finished.origin == "resume":
-        row = find_row(run.manifest(), finished.component)
-        if row is None:
+        if known is None:
             raise TrendFlowError("artifact_validation_failed", "A resumed result vanished from the manifest.")
-        return row
+        return known
     component = finished.component
     stems = [stem for stem in finished.artifacts if stem != component] + [component]  # the main artifact last
     written = {stem: results.write_or_adopt(run.run_path, component, stem, *finished.artifacts[stem]) for stem in stems}

@@ -13,7 +13,7 @@ import pytest
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.keys import model_signature
 from trendflow.models.catalogue import Catalogue, CatalogueEntry
-from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models
+from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models, verify_models
 from trendflow_tests.models.builders import catalogue_of, entry_for, place
 
 DATA = b"weights"
@@ -118,6 +118,23 @@ def test_a_variant_needs_the_report_on_what_it_loses(tmp_path: Path) -> None:
 def test_a_cuda_entry_on_a_host_without_cuda_stops_the_run(tmp_path: Path) -> None:
     catalogue = catalogue_of(_entry(tmp_path, device_policy="cuda"))
     assert _code(catalogue, MAPPING, {"image_encoder"}, tmp_path) == "device_unavailable"
+
+
+def test_who_only_accepts_runs_needs_no_device_and_no_server_but_the_weights(tmp_path: Path) -> None:
+    """No runtime executes this engine, on whichever device: every look at what is here would fail."""
+    entry = _entry(tmp_path, engine="tflite", device_policy="cuda")
+    catalogue = catalogue_of(entry)
+    assert _code(catalogue, MAPPING, {"image_encoder"}, tmp_path) == "dependency_missing"
+    assert verify_models(catalogue, MAPPING, {"image_encoder"}, tmp_path) == {"image_encoder": entry}
+    served = verify_models(catalogue, MAPPING, {"image_encoder"}, tmp_path, runtimes={"image_encoder": "triton"})
+    assert served["image_encoder"].runtime == "triton"
+    for mapping, models_dir, code in (
+        (MAPPING, tmp_path / "empty", "weights_missing"),
+        ({}, tmp_path, "config_invalid"),
+        ({"image_encoder": "absent"}, tmp_path, "model_not_found"),
+    ):
+        with pytest.raises(TrendFlowError, match=code):
+            verify_models(catalogue, mapping, {"image_encoder"}, models_dir)
 
 
 def test_planned_models_are_unique_and_in_signature_order(tmp_path: Path) -> None:

@@ -101,15 +101,23 @@ class Stage:
         return [run for run in map(self.launch, self.ask()) if run is not None]
 
     def launch(self, request: RunRequest) -> DagsterRun | None:
-        """As the daemon does: one run of one run key."""
+        """As the daemon does: one run of one run key, which is put in again if it was made and not more than that."""
         assert request.run_key is not None
-        if self.instance.get_runs(RunsFilter(tags={RUN_KEY_TAG: request.run_key})):
-            return None
+        for known in self.instance.get_runs(RunsFilter(tags={RUN_KEY_TAG: request.run_key})):
+            if known.status != DagsterRunStatus.NOT_STARTED:
+                return None
+            self.finish(known, DagsterEventType.RUN_ENQUEUED)
+            return known
         tags = {**request.tags, RUN_KEY_TAG: request.run_key, SENSOR_NAME_TAG: TAKE_SUBMISSIONS}
         return self.queue_run(str(request.partition_key), tags)
 
     def queue_run(
-        self, partition_key: str, tags: Mapping[str, str] | None = None, job_name: str = PROCESS_VIDEO, **more: Any
+        self,
+        partition_key: str,
+        tags: Mapping[str, str] | None = None,
+        job_name: str = PROCESS_VIDEO,
+        status: DagsterRunStatus = DagsterRunStatus.QUEUED,
+        **more: Any,
     ) -> DagsterRun:
         """A run that waits in Dagster's queue."""
         origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("trendflow"), SINGLETON_REPOSITORY_NAME)
@@ -118,7 +126,7 @@ class Stage:
                 job_name,
                 str(uuid.uuid4()),
                 tags={**(tags or {}), PARTITION_NAME_TAG: partition_key},
-                status=DagsterRunStatus.QUEUED,
+                status=status,
                 remote_job_origin=RemoteJobOrigin(origin, job_name),
                 **more,
             )

@@ -13,8 +13,9 @@ from trendflow.alarms.book import AlarmBook
 from trendflow.config import Settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.definitions import build_definitions
-from trendflow.orchestration.alarm_sensors import ALARMS, FAILURE_ALARM, RETRY_FAILED_RUNS
+from trendflow.orchestration.alarm_sensors import ALARMS, FAILURE_ALARM
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.relaunch_sensor import RETRY_FAILED_RUNS
 from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.state.global_manager import GlobalManager
 from trendflow.state.run_manager import RunManager

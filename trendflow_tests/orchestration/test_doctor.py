@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +14,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from dagster import DagsterInstance
+from dagster._daemon.daemon import SensorDaemon
+from dagster._daemon.types import DaemonHeartbeat
 from pydantic import SecretStr
 
 from trendflow.commands import doctor_deployment, doctor_machine
@@ -19,6 +24,7 @@ from trendflow.config import Settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.fleet.files import make_folder
 from trendflow.fleet.state import read_state, write_state
+from trendflow.orchestration.queue.board import Board, SeenWorker, WorkerFacts
 from trendflow_tests.orchestration.command_line import Cli
 from trendflow_tests.ports import held_ports
 
@@ -105,6 +111,43 @@ def test_files_with_secrets_must_be_private(fleet_home: Settings) -> None:
     assert error.message == "Others may read files that hold secrets: secrets.json."
 
 
+def test_files_that_were_handed_in_need_not_be_ours(tmp_path: Path) -> None:
+    users, key = tmp_path / "users.json", tmp_path / "key.pem"
+    for path in (users, key):
+        path.write_text("{}")
+    users.chmod(0o644)
+    key.chmod(0o440)
+    if os.geteuid() == 0:
+        os.chown(users, 12345, 12345)
+        os.chown(key, 12345, 12345)
+    handed_in = Settings(home=tmp_path, api_users=users, api_certificate_key=key)
+    assert doctor_deployment._permissions(handed_in) == "1 files with secrets are private"
+    key.chmod(0o444)
+    error = raised(doctor_deployment._permissions, handed_in)
+    assert error.message == "Others may read files that hold secrets: key.pem."
+
+
+def test_a_queue_that_nobody_works_on_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    facts = WorkerFacts(worker="one", host="here", pid=1, queues=("cpu",))
+    seen = [SeenWorker(facts, beat_at=0.0, silent_s=3600.0)]
+    monkeypatch.setattr(Board, "workers", lambda _board: seen)
+    queued = Settings(home=tmp_path, broker_url=SecretStr("redis://127.0.0.1:1/0"))
+    assert raised(doctor_deployment._workers, queued).message == "No worker is alive: runs wait in the queue."
+    seen.append(SeenWorker(facts, beat_at=0.0, silent_s=0.0))
+    assert doctor_deployment._workers(queued) == "1 are alive"
+    assert doctor_deployment._workers(Settings(home=tmp_path)).startswith("none are needed")
+
+
+def test_a_queue_that_nobody_fills_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    queued = Settings(home=tmp_path, broker_url=SecretStr("redis://127.0.0.1:1/0"))
+    assert "not heard lately" in raised(doctor_deployment._scheduler, queued).message
+    assert doctor_deployment._scheduler(Settings(home=tmp_path)).startswith("none is needed")
+    with DagsterInstance.get() as instance:
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), SensorDaemon.daemon_type(), "a daemon", []))
+    assert doctor_deployment._scheduler(queued).endswith("a moment ago")
+
+
 def test_a_port_that_somebody_took_is_named(fleet_home: Settings) -> None:
     folder = fleet_home.home / "fleet"
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -146,7 +189,7 @@ def test_the_command_examines_everything_whatever_is_broken(tmp_path: Path, mode
     assert report["state"] == "error"
     assert rows["broker"]["state"] == "error"
     assert "TRENDFLOW_BROKER_URL" in rows["broker"]["advice"]
-    assert {name for name, row in rows.items() if row["state"] == "error"} == {"broker"}
+    assert {name for name, row in rows.items() if row["state"] == "error"} == {"broker", "workers", "scheduler"}
     assert {name for name, row in rows.items() if row["state"] == "warning"} >= {"api users", "keys"}
     assert rows["object store"] == {
         "name": "object store",

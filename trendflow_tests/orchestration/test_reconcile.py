@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus
@@ -22,17 +23,19 @@ from trendflow.contracts.manifest import Manifest, update_run, upsert_row
 from trendflow.orchestration import scheduler
 from trendflow.orchestration.acceptance import accept
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.failures import ERROR_TAG
-from trendflow.orchestration.queue.names import WORKER_TAG
+from trendflow.orchestration.queue.names import ERROR_CODE_TAG, WORKER_TAG
+from trendflow.orchestration.run_facts import facts_of_line, facts_of_runs
 from trendflow.orchestration.run_state import conclude
 from trendflow.orchestration.runs import submit_run
 from trendflow.orchestration.settling import settle
 from trendflow.orchestration.submission_sensors import RECONCILE_RUNS
 from trendflow.state.global_manager import GlobalManager
+from trendflow.state.retention import forget_video
 from trendflow.state.run_manager import RunManager
 from trendflow.storage.run_index import RunIndex
+from trendflow.storage.tombstones import tombstone_key
 from trendflow.submission.message import Message
-from trendflow_tests.orchestration.scheduling import Stage, entries
+from trendflow_tests.orchestration.scheduling import SECRET, Stage, entries
 
 CANCELLED = TrendFlowError("cancelled", "The run was cancelled.")
 
@@ -124,12 +127,28 @@ def test_the_state_of_a_run_that_dagster_saw_fail_is_ended(stage: Stage, code: s
     stage.begin(message)
     (run,) = stage.runs()
     if code != "internal_error":
-        stage.instance.add_run_tags(run.run_id, {ERROR_TAG: code})
+        stage.instance.add_run_tags(run.run_id, {ERROR_CODE_TAG: code})
     stage.finish(run)
     assert "ended the state: 1" in stage.reconcile()
     view = stage.state(message)
     assert (view.run["status"], view.run["error_code"], stage.level1(message)) == ("error", code, "error")
     assert stage.reconcile() == "All agrees."
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_run_that_failed_is_cancelled_only_where_somebody_asked_for_it(stage: Stage, wanted: bool) -> None:
+    """Whatever its process said at last: one that was replaced ends of a cancellation that nobody asked for."""
+    (message,) = handed_over(stage, "a-video")
+    stage.begin(message)
+    if wanted:
+        stage.deployment.states.request_cancel(message.run_path)
+    (run,) = stage.runs(message)
+    stage.instance.add_run_tags(run.run_id, {ERROR_CODE_TAG: "cancelled"})
+    stage.finish(run)
+    stage.reconcile()
+    found = stage.state(message).run
+    assert found["status"] == ("cancelled" if wanted else "error")
+    assert found["error_code"] == ("cancelled" if wanted else "internal_error")
 
 
 def test_level_1_learns_of_an_end_that_it_missed(stage: Stage) -> None:
@@ -326,6 +345,146 @@ def test_a_run_whose_message_the_queue_has_lost_is_put_in_again(stage: Stage, mo
     assert stage.reconcile() == "All agrees."
     assert queue.given == [run.run_id]
     assert stage.level1(waiting) == "queued"
+
+
+def test_a_queue_that_does_not_answer_is_asked_once_a_look(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = handed_over(stage, "first", "second", "third")
+    for run in stage.runs()[:2]:
+        stage.finish(run, DagsterEventType.RUN_STARTING)
+    asked: list[str] = []
+
+    def silent(self: Queue, run: DagsterRun) -> CheckRunHealthResult:
+        asked.append(run.run_id)
+        raise TrendFlowError("storage_unavailable", "The broker of the queue does not answer.")
+
+    monkeypatch.setattr(Queue, "check_run_worker_health", silent)
+    monkeypatch.setattr(DagsterInstance, "run_launcher", Queue())
+    monkeypatch.setattr("trendflow.orchestration.reconcile._LAUNCHING", timedelta(0))
+    stage.begin(messages[2])
+    with pytest.raises(TrendFlowError, match="does not answer"):
+        stage.reconcile()
+    assert len(asked) == 1, "its answer may take seconds to stay out"
+    assert stage.level1(messages[2]) == "running", "what does not need it goes on"
+
+
+def launched_in_the_ui(stage: Stage, *video_ids: str) -> list[DagsterRun]:
+    """Runs of a backfill, which level 1 does not know, the oldest first."""
+    for video_id in video_ids:
+        submit_run(
+            stage.deployment,
+            locator="/videos/clip.mp4",
+            source_type="local_path",
+            platform_id="upload",
+            video_id=video_id,
+            run_id="by-hand",
+            profile="starter",
+        )
+    return [stage.queue_run(f"{video_id}/by-hand") for video_id in video_ids]
+
+
+def test_the_oldest_run_of_a_long_backfill_is_put_in_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    oldest, *_ = launched_in_the_ui(stage, *(f"video-{number}" for number in range(6)))
+    stage.finish(oldest, DagsterEventType.RUN_STARTING)
+    queue = Queue()
+    monkeypatch.setattr(DagsterInstance, "run_launcher", queue)
+    monkeypatch.setattr("trendflow.orchestration.reconcile._LAUNCHING", timedelta(0))
+    for limit in ("WAITING", "ENDED"):
+        monkeypatch.setattr(f"trendflow.orchestration.run_facts.{limit}", 2)
+    assert "put into the queue again: 1" in stage.reconcile()
+    assert queue.given == [oldest.run_id]
+
+
+def test_a_long_queue_is_looked_at_part_by_part_and_from_its_beginning_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trendflow.orchestration.run_facts.WAITING", 2)
+    runs = launched_in_the_ui(stage, *(f"video-{number}" for number in range(5)))
+    known = stage.deployment.states.read_global()["runs"]
+    seen = []
+    for _ in range(3):
+        stage.reconcile()
+        seen.append(len(stage.deployment.states.read_global()["runs"]) - len(known))
+    assert seen == [2, 4, 5]
+    first = "upload/video-0/by-hand"
+    stage.deployment.states.request_cancel(first)
+    for _ in range(3):
+        stage.reconcile()
+    found = stage.instance.get_run_by_id(runs[0].run_id)
+    assert found is not None
+    assert found.status == DagsterRunStatus.CANCELED
+    assert stage.deployment.states.read_global()["runs"][first]["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_video_that_is_erased_during_a_look_does_not_come_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    (message,) = handed_over(stage, "a-video")
+    stage.begin(message)
+    states = stage.deployment.states
+    if not known:
+        forget_video(states, "upload", "a-video", holder="test")
+        stage.restart()
+    looks: list[int] = []
+
+    def erase(*arguments: Any) -> Any:
+        found = list(facts_of_runs(*arguments))
+        looks.append(len(found))
+        stage.deployment.store.put(tombstone_key("upload", "a-video", SECRET.encode()), b"{}")
+        forget_video(states, "upload", "a-video", holder="test")
+        scheduler.scheduler_of(stage.deployment)._level1 = None  # as after the fence that this is
+        return found
+
+    monkeypatch.setattr("trendflow.orchestration.reconcile.facts_of_runs", erase)
+    stage.reconcile()
+    assert looks == [1]
+    assert "a-video" not in str(states.read_global())
+    assert not any(
+        "a-video" in str(stage.deployment.store.get(i.key)) for i in stage.deployment.store.list("state/_global")
+    )
+
+
+def test_a_mistake_with_one_run_lets_the_looks_go_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good = handed_over(stage, "bad", "good")
+    for message in (bad, good):
+        stage.finish(stage.runs(message)[0])
+
+    def end(deployment: Deployment, instance: DagsterInstance, run: DagsterRun) -> bool | None:
+        if run.tags["dagster/partition"] == bad.identity.partition_key:
+            raise KeyError(bad.run_path)
+        return settle(deployment, instance, run)
+
+    monkeypatch.setattr("trendflow.orchestration.reconcile.settle", end)
+    stage.reconcile()
+    assert stage.cursor is not None, "or what ended before is looked at each time, for ever"
+    assert (stage.level1(bad), stage.level1(good)) == ("queued", "error")
+    (said,) = [record for record in caplog.records if "cannot be repaired" in record.message]
+    assert any(" end" in place for place in vars(said)["places"]), "where it happened"
+
+
+def test_a_run_whose_turn_comes_during_a_look_at_the_line_is_left_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (message,) = stage.submit(entries(["a-video"]))
+    manager = GlobalManager.open(stage.deployment.states, holder="before")
+    manager.run_status(message.run_path, "pending", priority="normal", submitted_at=stage.clock.utc())
+    accept(stage.deployment, message.identity, "starter", holder="api")
+    stage.deployment.states.request_cancel(message.run_path)
+    shared = scheduler.scheduler_of(stage.deployment)
+
+    def look(*arguments: Any) -> Any:
+        with shared.turn() as level1:
+            assert level1 is not None, "nobody waits while states are read"
+        found = list(facts_of_line(*arguments))
+        assert [facts.run_path for facts in found] == [message.run_path]
+        shared.expected[message.run_path] = message
+        return found
+
+    monkeypatch.setattr("trendflow.orchestration.reconcile.facts_of_line", look)
+    stage.reconcile()
+    assert stage.state(message).run["status"] == "pending"
 
 
 def test_what_is_wrong_with_one_run_does_not_keep_another_from_being_repaired(

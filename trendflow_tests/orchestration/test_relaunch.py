@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus, RunRequest, SkipReason, job, op
@@ -22,12 +23,16 @@ from trendflow.contracts.errors import ERROR_RULES, TrendFlowError
 from trendflow.contracts.graph import load_graph
 from trendflow.contracts.package_data import data_path
 from trendflow.orchestration import wrapper
-from trendflow.orchestration.alarm_sensors import relaunch_due
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.relaunch import RETRY_TAG, RelaunchPlan, RetryBudget, plan_relaunches
+from trendflow.orchestration.relaunch import RelaunchPlan, RetryBudget, close, plan_relaunches
+from trendflow.orchestration.relaunch_sensor import relaunch_due
+from trendflow.orchestration.retries import LEFT_TAG, RETRY_TAG, USED_TAG, failure_tags
+from trendflow.orchestration.run_state import conclude
+from trendflow.orchestration.runs import RunContext
+from trendflow.state.global_manager import GlobalManager
 from trendflow_tests.orchestration.attempts import deployment_for
 from trendflow_tests.orchestration.probe import add_probe, value
-from trendflow_tests.orchestration.runs import Here, Submit, assert_state_agrees
+from trendflow_tests.orchestration.runs import Here, Submit, assert_state_agrees, with_profile
 
 GRAPH = load_graph(data_path("component_graph.yaml"))
 KEY = "my-video/run-1"
@@ -78,7 +83,7 @@ def launched(
         run_id=None,
         run_config=None,
         status=DagsterRunStatus.STARTED,
-        tags={"dagster/partition": key, **({} if code is None else {"trendflow/error_code": code}), **tags},
+        tags={"dagster/partition": key, **({} if code is None else failure_tags(tags, code)), **tags},
         root_run_id=None,
         parent_run_id=None,
         step_keys_to_execute=None,
@@ -105,14 +110,17 @@ def plan(instance: DagsterInstance, later: float = 1000.0, budget: RetryBudget |
 
 
 def test_a_run_waits_longer_before_each_further_attempt(instance: DagsterInstance) -> None:
+    again: dict[str, str] = {}
     for attempt, wait_s in enumerate((30, 60, 120), 1):
-        failed = launched(instance, **({} if attempt == 1 else {RETRY_TAG: str(attempt - 1)}))
+        failed = launched(instance, **again)
         early = plan(instance, later=wait_s - 25)
         assert (early.due, early.waiting) == ((), 1)
         assert "wait" in early.reason
         (due,) = plan(instance, later=wait_s + 1).due
         assert (due.run.run_id, due.error_code, due.attempt) == (failed.run_id, "storage_unavailable", attempt)
-    launched(instance, **{RETRY_TAG: "3"})
+        again = {name: due.tags[name] for name in (RETRY_TAG, USED_TAG)}
+        assert again == {RETRY_TAG: str(attempt), USED_TAG: str(attempt)}
+    launched(instance, **again)
     spent = plan(instance)
     assert (spent.due, spent.held, spent.waiting) == ((), 0, 0)
 
@@ -120,7 +128,8 @@ def test_a_run_waits_longer_before_each_further_attempt(instance: DagsterInstanc
 def test_the_error_code_decides_how_often(instance: DagsterInstance) -> None:
     done = {("network_error", 2), ("network_error", 3), ("timeout", 1), ("timeout", 2), ("out_of_memory", 0)}
     for code, retries in sorted({*done, ("internal_error", 0), ("rate_limited", 0)}):
-        launched(instance, f"{code}/{retries}", code, **({RETRY_TAG: str(retries)} if retries else {}))
+        used = {RETRY_TAG: str(retries), USED_TAG: str(retries)} if retries else {}
+        launched(instance, f"{code}/{retries}", code, **used)
     found = {(relaunch.error_code, relaunch.attempt) for relaunch in plan(instance).due}
     assert found == {("network_error", 3), ("timeout", 2), ("rate_limited", 1)}
 
@@ -152,8 +161,8 @@ def test_all_runs_together_have_a_budget(instance: DagsterInstance) -> None:
     assert [relaunch.partition_key for relaunch in found.due] == ["video/0", "video/1"], "the oldest first"
     assert (found.held, found.spent, found.allowed) == (1, 0, 2)
     assert "0 of 2" in found.reason
-    launched(instance, "other/1", **{RETRY_TAG: "3"})
-    launched(instance, "other/2", **{RETRY_TAG: "3"})
+    launched(instance, "other/1", **{RETRY_TAG: "3", USED_TAG: "3"})
+    launched(instance, "other/2", **{RETRY_TAG: "3", USED_TAG: "3"})
     found = plan(instance, budget=budget)
     assert (len(found.due), found.held, found.spent, found.allowed) == (0, 3, 2, 2)
     for number in range(5):
@@ -163,6 +172,73 @@ def test_all_runs_together_have_a_budget(instance: DagsterInstance) -> None:
     later = plan(instance, later=2 * 3600, budget=budget)
     assert (later.spent, len(later.due), later.held) == (0, 2, 1), "an hour passed without runs"
     assert plan(instance, later=25 * 3600, budget=budget).held == 0, "after a day it stays as it is"
+
+
+@pytest.mark.parametrize(
+    ("code", "component_retries", "left"),
+    [
+        ("storage_unavailable", None, 3),  # outside of components
+        ("storage_unavailable", 0, 3),  # its requests were repeated, the component was not
+        ("storage_unavailable", 3, 0),
+        ("network_error", 0, 0),  # a download that asked the platform as often as it may
+        ("network_error", 3, 0),
+        ("timeout", 2, 0),
+        ("timeout", 0, 0),  # of the whole run
+        ("triton_unavailable", 2, 0),
+        ("internal_error", None, 0),
+    ],
+)
+def test_retries_inside_of_a_run_and_launches_share_one_number(
+    code: str, component_retries: int | None, left: int
+) -> None:
+    assert failure_tags({}, code, component_retries)[LEFT_TAG] == str(left)
+    used = {USED_TAG: "2"}
+    assert failure_tags(used, code, component_retries)[LEFT_TAG] == str(max(0, left - 2))
+
+
+def test_a_plan_reads_no_more_than_its_budget_needs(instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trendflow.orchestration.relaunch.PAGE", 2)
+    for number in range(7):
+        launched(instance, f"video/{number}")
+    asked: list[int] = []
+    read = instance.get_run_records
+
+    def counted(*args: Any, **options: Any) -> Any:
+        found = read(*args, **options)
+        asked.append(len(found))
+        return found
+
+    monkeypatch.setattr(instance, "get_run_records", counted)
+    found = plan(instance, budget=RetryBudget(share=0.0, at_least=1))
+    assert [relaunch.partition_key for relaunch in found.due] == ["video/0"]
+    assert found.held == 6
+    assert sum(asked) == 4, "one page, and the attempts at its runs"
+
+
+def test_a_closed_run_is_looked_at_no_more(instance: DagsterInstance) -> None:
+    old = launched(instance)
+    new = launched(instance)
+    found = plan(instance)
+    assert [run.run_id for run in found.over] == [old.run_id]
+    assert [relaunch.run.run_id for relaunch in found.due] == [new.run_id]
+    close(instance, old)
+    assert plan(instance).over == ()
+
+
+def test_a_run_that_is_removed_while_the_plan_is_made_is_no_error(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed, stays = launched(instance, "video/0"), launched(instance, "video/1")
+    read = instance.get_run_records
+
+    def reading(*args: Any, **options: Any) -> Any:
+        found = read(*args, **options)
+        if instance.has_run(removed.run_id):
+            instance.delete_run(removed.run_id)
+        return found
+
+    monkeypatch.setattr(instance, "get_run_records", reading)
+    assert [relaunch.run.run_id for relaunch in plan(instance).due] == [stays.run_id]
 
 
 @pytest.fixture
@@ -217,3 +293,54 @@ def test_a_retried_run_succeeds_and_tells_of_its_retries(
     view = deployment.states.read_run(run.run_path)
     assert view is not None
     assert view.run["retry_count"] == run.manifest()["run"]["retry_count"] == retries + 1
+
+
+def failed_of_an_outage(deployment: Deployment, instance: DagsterInstance, submit: Submit, clip: Path) -> RunContext:
+    run = submit(deployment, clip)
+    assert conclude(deployment, run.run_path, TrendFlowError("storage_unavailable", "The store is away."))
+    launched(instance, run.identity.partition_key)
+    return run
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = RetryBudget(waits_s=(0.0, 0.0, 0.0))
+    monkeypatch.setattr("trendflow.orchestration.relaunch.RetryBudget", lambda: budget)
+
+
+def test_a_cancelled_run_is_not_launched_again(
+    deployment: Deployment, instance: DagsterInstance, clip: Path, submit: Submit, at_once: None
+) -> None:
+    run = failed_of_an_outage(deployment, instance, submit, clip)
+    assert deployment.states.request_cancel(run.run_path)
+    assert isinstance(relaunch_due(deployment, instance), SkipReason)
+    view = deployment.states.read_run(run.run_path)
+    assert view is not None
+    assert (view.run["status"], view.run["retry_count"]) == ("cancelled", 0)
+    assert plan(instance).due == ()
+
+
+def test_a_run_that_another_one_replaces_is_not_launched_again(
+    deployment: Deployment, instance: DagsterInstance, clip: Path, submit: Submit, at_once: None
+) -> None:
+    run = failed_of_an_outage(deployment, instance, submit, clip)
+    other = submit(deployment, clip)
+    level1 = GlobalManager.open(deployment.states, holder="test")
+    level1.run_status(other.run_path, "pending")
+    assert isinstance(relaunch_due(deployment, instance), SkipReason)
+    view = deployment.states.read_run(run.run_path)
+    assert view is not None
+    assert (view.run["status"], view.run["retry_count"]) == ("error", 0)
+    assert plan(instance).due == ()
+
+
+def test_a_run_of_another_configuration_replaces_nothing(
+    deployment: Deployment, instance: DagsterInstance, clip: Path, submit: Submit, at_once: None
+) -> None:
+    failed_of_an_outage(deployment, instance, submit, clip)
+    other = deployment_for(deployment.settings)
+    with_profile(other, lambda components: components.pop("tempo_extractor"))
+    run = submit(other, clip)
+    level1 = GlobalManager.open(deployment.states, holder="test")
+    level1.run_status(run.run_path, "pending")
+    assert isinstance(relaunch_due(deployment, instance), list)

@@ -20,6 +20,7 @@ from trendflow.commands.watch import watch
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.schema import SchemaRegistry, validate_document
+from trendflow.models import onnx_runtime, torch_runtime
 from trendflow.orchestration.deployment import open_deployment
 from trendflow.orchestration.run_state import conclude
 from trendflow.orchestration.runs import RunOrder, create_run
@@ -107,6 +108,23 @@ def test_a_list_may_state_what_an_entry_is(tmp_path: Path, clip: Path) -> None:
     first, second = (message for _, message in stored(ID).messages)
     assert (first.identity.partition_key, first.priority, first.force_recompute) == ("my-video/my-run", "low", True)
     assert (second.identity.video_id, second.priority) == ("abcdefghijk", "normal")
+
+
+@pytest.fixture
+def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host on which no model can be executed."""
+
+    def refuse(device: str) -> None:
+        raise TrendFlowError("device_unavailable", "There is no such device here.")
+
+    for runtime in (onnx_runtime, torch_runtime):
+        monkeypatch.setattr(runtime, "require_device", refuse)
+
+
+@pytest.mark.usefixtures("no_device")
+def test_a_host_without_the_device_of_a_model_may_submit() -> None:
+    assert submit(Order(sources=[URL], submission_id=ID)) == 0
+    assert len(stored(ID).messages) == 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from trendflow.components.dataset import feature_vector
 from trendflow.components.dataset._columns import EMBEDDINGS
 from trendflow.components.registry import Registry
 from trendflow.contracts.artifact import Artifact
-from trendflow.contracts.canonical import content_digest, digest_of
+from trendflow.contracts.canonical import content_digest, digest_of, utc_text
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.identity import RunIdentity
 from trendflow.contracts.keys import model_signature
@@ -229,5 +229,4 @@ def _declared_row(registry: Registry, name: str) -> Row:
 
 
 def _utc(video: SyntheticVideo, hours: float) -> str:
-    time = video.first_seen + timedelta(hours=hours)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_text(video.first_seen + timedelta(hours=hours))

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trendflow.contracts.canonical import utc_text
 from trendflow.dataset.table.columns import DOCUMENT_SEEN, FIRST_SEEN, METADATA, PUBLISHED, ColumnProvenance
 from trendflow.dataset.table.feature_spec import FeatureSpec
 from trendflow.dataset.table.first_sight import FirstSight
@@ -123,4 +124,4 @@ def _range(column: pa.ChunkedArray) -> dict[str, str | None]:
 
 
 def _utc(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if time is None else utc_text(time)

@@ -26,13 +26,20 @@ _LOST = "trendflow:lost"
 _HOLDERS = "trendflow:holders"
 _DELIVERIES = "trendflow:deliveries"
 _DEAD = "trendflow:dead_letters"
+_UNACKED = "unacked"
+"""kombu's key: messages by their tag."""
 
 _KEEP_LOST_S = 7 * 86400
 _MAX_DEAD = 10_000
 
-# KEYS beats workers lost, ARGV worker description. 0: the worker was declared lost and may not come back.
+# KEYS beats workers lost holders deliveries, ARGV worker description run. 0: the worker was declared lost and may not
+# come back. A broker that has never heard of a worker at work has lost its data, and must not give the run to another.
 _BEAT = """
 if redis.call('ZSCORE', KEYS[3], ARGV[1]) then return 0 end
+if ARGV[3] ~= '' and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  redis.call('HSETNX', KEYS[4], ARGV[3], ARGV[1])
+  redis.call('HSETNX', KEYS[5], ARGV[3], 1)
+end
 local now = redis.call('TIME')
 redis.call('ZADD', KEYS[1], now[1] + now[2] / 1000000, ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
@@ -45,17 +52,54 @@ if holder and holder ~= ARGV[2] and redis.call('ZSCORE', KEYS[3], holder) then r
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return {redis.call('HINCRBY', KEYS[2], ARGV[1], 1), ''}
 """
+# KEYS deliveries holders beats unacked queue..., ARGV run. A message tells its run in plain text.
+_HAS = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+local holder = redis.call('HGET', KEYS[2], ARGV[1])
+if holder and redis.call('ZSCORE', KEYS[3], holder) then return 1 end
+local function tells(messages)
+  for _, message in ipairs(messages) do
+    if string.find(message, ARGV[1], 1, true) then return true end
+  end
+end
+if tells(redis.call('HVALS', KEYS[4])) then return 1 end
+for number = 5, #KEYS do
+  if tells(redis.call('LRANGE', KEYS[number], 0, -1)) then return 1 end
+end
+return 0
+"""
+# KEYS holders deliveries, ARGV run.
+_WITHDRAW = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 or redis.call('HGET', KEYS[2], ARGV[1]) ~= '0' then return 0 end
+return redis.call('HDEL', KEYS[2], ARGV[1])
+"""
+# KEYS holders, ARGV run worker.
+_LET_GO = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+return redis.call('HDEL', KEYS[1], ARGV[1])
+"""
+# KEYS holders deliveries, ARGV run worker. What ended meanwhile has no count, and must not get one again.
+_UNCOUNT = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+if tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or 0) < 1 then return 0 end
+redis.call('HINCRBY', KEYS[2], ARGV[1], -1)
+return 1
+"""
 
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """What a worker says of itself. `held` are the tags of messages it has taken and not given back."""
+    """What a worker says of itself.
+
+    `held` are the tags of messages it has taken and not given back, `run` is the one that it works on.
+    """
 
     worker: str
     host: str
     pid: int
     queues: tuple[str, ...]
     held: tuple[str, ...] = ()
+    run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +128,10 @@ class Board:
         )
         self._beat = self._redis.register_script(_BEAT)
         self._claim = self._redis.register_script(_CLAIM)
+        self._has = self._redis.register_script(_HAS)
+        self._withdraw = self._redis.register_script(_WITHDRAW)
+        self._let_go = self._redis.register_script(_LET_GO)
+        self._uncount = self._redis.register_script(_UNCOUNT)
 
     def close(self) -> None:
         self._redis.close()
@@ -91,7 +139,8 @@ class Board:
     def beat(self, facts: WorkerFacts) -> bool:
         """Say that a worker lives; False when the others have given it up, and then it must end."""
         with _answers():
-            return bool(self._beat([BEATS, _WORKERS, _LOST], [facts.worker, json.dumps(asdict(facts))]))
+            keys = [BEATS, _WORKERS, _LOST, _HOLDERS, _DELIVERIES]
+            return bool(self._beat(keys, [facts.worker, json.dumps(asdict(facts)), facts.run or ""]))
 
     def leave(self, worker: str) -> None:
         """A worker ends in good order."""
@@ -145,6 +194,25 @@ class Board:
         with _answers():
             return bool(self._redis.hexists(_DELIVERIES, run))
 
+    def has(self, run: str) -> bool:
+        """Whether the run will come to its end by itself: a living worker has it, or a message that is there.
+
+        False for one that is expected when its launcher died before it published, or a worker with its message.
+        """
+        queues = [queue_name(device, priority) for device in DEVICE_QUEUES for priority in PRIORITIES]
+        with _answers():
+            return bool(self._has([_DELIVERIES, _HOLDERS, BEATS, _UNACKED, *queues], [run]))
+
+    def withdraw(self, run: str) -> None:
+        """A message could not be published. Nothing when there is an earlier one that was delivered."""
+        with _answers():
+            self._withdraw([_HOLDERS, _DELIVERIES], [run])
+
+    def let_go(self, run: str, worker: str) -> None:
+        """The worker gives the run back as it is; nothing when another one has it."""
+        with _answers():
+            self._let_go([_HOLDERS], [run, worker])
+
     def claim(self, run: str, worker: str) -> Claim:
         """Count a delivery and make the worker the holder of the run, unless another living one is."""
         with _answers():
@@ -156,10 +224,10 @@ class Board:
         with _answers():
             return {str(run): str(worker) for run, worker in self._redis.hgetall(_HOLDERS).items()}
 
-    def uncount(self, run: str) -> None:
-        """The last delivery of the run does not count: nobody could have worked on it."""
+    def uncount(self, run: str, worker: str) -> None:
+        """The delivery of a run to this worker does not count: the run is not to blame. Nothing when it has ended."""
         with _answers():
-            self._redis.hincrby(_DELIVERIES, run, -1)
+            self._uncount([_HOLDERS, _DELIVERIES], [run, worker])
 
     def release(self, run: str) -> None:
         """The run has ended."""
@@ -194,8 +262,13 @@ class Board:
 
     def unacknowledged(self) -> list[str]:
         """Tags of the messages that workers have taken, the oldest first."""
+        return [tag for tag, _ in self.taken()]
+
+    def taken(self) -> list[tuple[str, float]]:
+        """The same with the moment of taking by the taker's clock: another one for each time that it is taken."""
         with _answers():
-            return [str(tag) for tag in self._redis.zrange("unacked_index", 0, -1)]  # kombu's key
+            found: Any = self._redis.zrange("unacked_index", 0, -1, withscores=True)  # kombu's key
+        return [(str(tag), float(at)) for tag, at in found]
 
     def _now(self) -> float:
         seconds, microseconds = self._redis.time()

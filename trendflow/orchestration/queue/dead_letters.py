@@ -9,6 +9,7 @@ from dagster import DagsterInstance, RunsFilter
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from trendflow.config import Settings
+from trendflow.contracts.canonical import utc_text
 from trendflow.orchestration.history import open_instance
 from trendflow.orchestration.launch import typed_database
 from trendflow.orchestration.queue.board import Board
@@ -50,4 +51,4 @@ def _partitions(instance: DagsterInstance, run_ids: list[str]) -> Iterator[tuple
 
 
 def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_text(datetime.fromtimestamp(seconds, UTC))

@@ -29,8 +29,9 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.orchestration.deployment import open_deployment
 from trendflow.orchestration.queue.board import Board
 from trendflow.orchestration.queue.celery_app import RUN_TASK, broker_url, make_app
-from trendflow.orchestration.queue.names import ERROR_CODE_TAG, WORKER_TAG, queue_name
+from trendflow.orchestration.queue.names import WORKER_TAG, Rhythm, queue_name
 from trendflow.orchestration.queue.routing import Router, priority_of_run
+from trendflow.orchestration.retries import failure_tags
 from trendflow.orchestration.run_state import queued
 from trendflow.orchestration.runs import run_path_of
 from trendflow.orchestration.video_runs import video_key
@@ -38,19 +39,24 @@ from trendflow.orchestration.video_runs import video_key
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 120.0
-"""How long a launch waits for the broker. Those after it wait with it, instead of failing one after the other."""
+"""How long launches wait for a broker that went away: all together, not each of them anew."""
 _PAUSE_S = 1.0
+
+
+class _BrokerAway(TrendFlowError):
+    """`storage_unavailable`: the broker did not take a message within the patience of the launch."""
 
 
 class QueueRunLauncher(RunLauncher[Any], ConfigurableClass):
     """Launches runs through the queue. `broker_url` defaults to the setting of the same name.
 
-    A run that waits in the queue is STARTING for Dagster: set `run_monitoring.start_timeout_seconds` to 0, else Dagster
-    fails what waits longer than that.
+    A run that waits in the queue is STARTING for Dagster: set `run_monitoring.start_timeout_seconds` to years, else
+    Dagster fails what waits longer than that. 0 does not switch the limit off.
     """
 
     def __init__(self, broker_url: str | None = None, inst_data: ConfigurableClassData | None = None) -> None:
         self._given_url, self._inst_data = broker_url, inst_data
+        self._silent: tuple[float, float] | None = None
         super().__init__()
 
     @property
@@ -78,15 +84,19 @@ class QueueRunLauncher(RunLauncher[Any], ConfigurableClass):
         return Board(self._url)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Publish the run. Raises `config_invalid` for tags or profiles, `storage_unavailable` without a broker.
+        """Publish the run. Raises `config_invalid` for tags or profiles, `storage_unavailable` without a store.
 
-        Dagster fails a run that cannot be launched, and whoever launches it again has to know of what.
+        Dagster fails a run that cannot be launched, and whoever launches it again has to know of what. A broker that is
+        away is no reason: an outage would fail all runs that wait. They stay STARTING, and as runs that the queue does
+        not know they are put into it when it is back (`reconcile_runs`).
         """
         run = context.dagster_run
         try:
-            self._publish(run)
+            self._publish(run, PATIENCE_S)
+        except _BrokerAway as away:
+            self._instance.report_engine_event(f"{away.message} The run waits for it.", run, cls=type(self))
         except TrendFlowError as error:
-            self._instance.add_run_tags(run.run_id, {ERROR_CODE_TAG: error.error_code})
+            self._instance.add_run_tags(run.run_id, failure_tags(run.tags, error.error_code))
             raise
 
     @property
@@ -94,8 +104,11 @@ class QueueRunLauncher(RunLauncher[Any], ConfigurableClass):
         return True
 
     def resume_run(self, context: ResumeRunContext) -> None:
-        """Publish a run again that is known to have no message any more. The worker sees that it was begun."""
-        self._publish(context.dagster_run)
+        """Publish a run again that is known to have no message any more. The worker sees that it was begun.
+
+        Raises `storage_unavailable` at once when the broker is away: whoever found the run finds it again.
+        """
+        self._publish(context.dagster_run, 0.0)
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -104,9 +117,12 @@ class QueueRunLauncher(RunLauncher[Any], ConfigurableClass):
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """RUNNING while the queue has the run. Workers that die are the workers' own affair (`run_health`).
 
+        Of a broker that has just started nobody can tell: what it lost, living workers tell it again.
+
         A run without the origin of its code is executed by a process that did not need to be told: no worker has it.
         """
-        if run.job_code_origin is None or self._board.is_expected(run.run_id):
+        board = self._board
+        if run.job_code_origin is None or board.uptime_s() < Rhythm().silent_s or board.has(run.run_id):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The queue does not know the run.")
 
@@ -123,28 +139,42 @@ class QueueRunLauncher(RunLauncher[Any], ConfigurableClass):
             self._instance.report_run_canceled(run)  # whoever is given its message then has nothing to do
         return True
 
-    def _publish(self, run: DagsterRun) -> None:
+    def _publish(self, run: DagsterRun, patience_s: float) -> None:
         deployment = open_deployment(load_settings())
         queue = queue_name(Router(deployment).device_queue_of(run), priority_of_run(run))
         key = video_key(deployment.graph, run)
         if key is not None:
             queued(deployment, run_path_of(key))
-        self._send(run.run_id, queue)
+        self._send(run.run_id, queue, patience_s)
         self._instance.report_engine_event(f"The run waits in the queue {queue}.", run, cls=type(self))
 
-    def _send(self, run_id: str, queue: str) -> None:
+    def _send(self, run_id: str, queue: str, patience_s: float) -> None:
         """A message that was sent twice does no harm: only one worker at a time has the run."""
-        deadline = monotonic() + PATIENCE_S
         while True:
             try:
                 self._board.expect(run_id)
                 self._app.send_task(RUN_TASK, args=[run_id], queue=queue)
+                self._silent = None
                 return
             except (OperationalError, TrendFlowError) as exc:
                 if isinstance(exc, TrendFlowError) and exc.error_code != "storage_unavailable":
                     raise
-                if monotonic() > deadline:
-                    message = "The broker of the queue does not take messages."
-                    raise TrendFlowError("storage_unavailable", message) from exc
                 log.warning("the broker of the queue does not take run %s (%s)", run_id, type(exc).__name__)
+                if self._away_for() >= patience_s:
+                    self._withdraw(run_id)
+                    message = "The broker of the queue does not take messages."
+                    raise _BrokerAway("storage_unavailable", message) from exc
             sleep(_PAUSE_S)
+
+    def _away_for(self) -> float:
+        """Seconds since the broker did not answer for the first time, as it does not now."""
+        now = monotonic()
+        first, last = self._silent or (now, now)
+        self._silent = (first if now - last < PATIENCE_S else now), now  # else that was another time
+        return now - self._silent[0]
+
+    def _withdraw(self, run_id: str) -> None:
+        try:
+            self._board.withdraw(run_id)
+        except TrendFlowError:
+            log.warning("run %s stays announced to a broker that does not answer", run_id)

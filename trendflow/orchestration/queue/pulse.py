@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def end_at_once() -> None:
-    """End a worker whose runs belong to others by now. Its child dies with it; its supervisor starts a new one."""
+    """End a worker whose runs belong to others by now. Its supervisor starts a new one.
+
+    Its child dies with it, busy or not: Celery has the kernel see to that.
+    """
     os._exit(ERROR_RULES["internal_error"].exit_code)
 
 

@@ -32,7 +32,9 @@ class RunHealth:
 
     def __init__(self, board: Board, restore: Callable[[str], None], rhythm: Rhythm) -> None:
         self._board, self._restore, self._rhythm = board, restore, rhythm
-        self._first_seen: dict[str, float] = {}
+        # Since when a message is known to be taken, for each time that it is: whoever takes what was given back has not
+        # told of it yet.
+        self._first_seen: dict[tuple[str, float], float] = {}
 
     def look(self) -> Found:
         """Look once. Raises `storage_unavailable` when the broker does not answer."""
@@ -52,13 +54,13 @@ class RunHealth:
 
     def _orphans(self, alive: list[SeenWorker]) -> list[str]:
         now = self._board.now()
-        taken = self._board.unacknowledged()
-        self._first_seen = {tag: self._first_seen.get(tag, now) for tag in taken}
+        taken = self._board.taken()
+        self._first_seen = {taking: self._first_seen.get(taking, now) for taking in taken}
         held = {tag for seen in alive for tag in seen.facts.held}
         heard_since = min((seen.beat_at for seen in alive), default=now)
         # A worker has a message a moment before it knows it; a beat may fall between.
         seen_before = heard_since - self._rhythm.beat_s
-        return [tag for tag in taken if tag not in held and self._first_seen[tag] < seen_before]
+        return [tag for tag, at in taken if tag not in held and self._first_seen[tag, at] < seen_before]
 
 
 class Restorer:

@@ -22,6 +22,7 @@ from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.orchestration.database_errors import database_error
 from trendflow.orchestration.queue.board import Board
+from trendflow.orchestration.queue.child import CurrentRun
 from trendflow.orchestration.queue.names import ERROR_CODE_TAG, MAX_DELIVERIES, WORKER_TAG, Rhythm
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,9 @@ class RunTask:
         rhythm: Rhythm,
         wait: Callable[[float], object],
         require_store: Callable[[], object],
+        current: CurrentRun,
     ) -> None:
-        self._board, self._worker, self._rhythm = board, worker, rhythm
+        self._board, self._worker, self._rhythm, self._current = board, worker, rhythm, current
         self._wait, self._require_store = wait, require_store
         # dagster-celery's own tasks do the work; as functions, for they cannot tell a new delivery from a repeated one.
         self._execute = create_execute_job_task(app)
@@ -61,6 +63,15 @@ class RunTask:
         A run that has ended already costs one look into the database; one that comes for the fourth time fails with
         `internal_error` and goes to the dead-letter list.
         """
+        try:
+            self._try(run_id)
+        except Reject:
+            # Whoever takes the message next must not wait for this worker, which may never see it again.
+            self._current.set(None)
+            self._broker(lambda: self._board.let_go(run_id, self._worker))
+            raise
+
+    def _try(self, run_id: str) -> None:
         try:
             # What a run that is let go of said of itself must not be said of the next one.
             contextvars.copy_context().run(self._deliver, run_id)
@@ -74,12 +85,13 @@ class RunTask:
                 raise Reject(type(exc).__name__, requeue=True) from exc
             # Nothing can be done or recorded without the database, by no worker; this try does not count.
             log.warning("the database does not answer (%s); run %s goes back", type(failed).__name__, run_id)
-            self._broker(lambda: self._board.uncount(run_id))
+            self._broker(lambda: self._board.uncount(run_id, self._worker))
             self._wait(_DATABASE_WAIT_S)
             raise Reject("database", requeue=True) from exc
 
     def _deliver(self, run_id: str) -> None:
         delivery = self._claim(run_id)
+        self._current.set(run_id)
         with DagsterInstance.get() as instance:
             run = self._wanted(instance, run_id)
             if run is None or run.is_finished:
@@ -94,6 +106,7 @@ class RunTask:
                 after = instance.get_run_by_id(run_id)
                 if after is not None and not after.is_finished:
                     raise Reject("the run did not end", requeue=True)
+        self._current.set(None)
         self._broker(lambda: self._board.release(run_id))
 
     def _claim(self, run_id: str) -> int:

@@ -12,9 +12,10 @@ import uuid
 from collections.abc import Sequence
 from functools import cache
 
-from celery.signals import setup_logging, worker_process_init
+from celery.signals import setup_logging, worker_process_init, worker_shutting_down
 
 from trendflow.config import Settings, ensure_home, load_settings
+from trendflow.contracts.errors import TrendFlowError
 from trendflow.logs import configure_logging
 from trendflow.metrics.gpu import GpuMetrics
 from trendflow.metrics.host import HostMetrics, this_process_and_its_parent
@@ -23,6 +24,8 @@ from trendflow.metrics.server import serve
 from trendflow.orchestration.deployment import open_deployment
 from trendflow.orchestration.queue.board import Board, WorkerFacts
 from trendflow.orchestration.queue.celery_app import RUN_TASK, broker_url, make_app
+from trendflow.orchestration.queue.child import CurrentRun
+from trendflow.orchestration.queue.farewell import Farewell
 from trendflow.orchestration.queue.held import HeldRequest, held_tags
 from trendflow.orchestration.queue.names import DEVICE_QUEUES, PRIORITIES, DeviceQueue, Rhythm, queue_name
 from trendflow.orchestration.queue.pulse import Pulse
@@ -48,6 +51,8 @@ def run_worker(
 ) -> None:
     """Work until SIGTERM ends it, which lets the run end first. Killed, it is missed, and another takes up its run.
 
+    A run that it has when SIGTERM comes and that does not end in time has not failed: that delivery does not count.
+
     The worker's id names this very process, for a worker that is started again is another one. Its metrics are told by
     the child, which is where runs are executed. Raises `config_invalid` without a broker, `storage_unavailable` when it
     does not answer.
@@ -61,7 +66,8 @@ def run_worker(
     def require_store() -> None:
         open_deployment(settings).store.exists(_NO_OBJECT)
 
-    task = cache(lambda: RunTask(app, Board(url), worker, rhythm, time.sleep, require_store))
+    current = CurrentRun()
+    task = cache(lambda: RunTask(app, Board(url), worker, rhythm, time.sleep, require_store, current))
     ensure_home(settings)
     configure_logging(settings.log_format or "text", settings.log_level, worker=worker)
     setup_logging.connect(_logging_stays, weak=False)
@@ -72,6 +78,10 @@ def run_worker(
         task()(run_id)
 
     def prepare(**_: object) -> None:
+        left = current.get()
+        if left is not None:
+            _let_go(url, left, worker)
+            current.set(None)
         metrics = ProcessMetrics()
         open_deployment(settings, metrics)
         for module in code:
@@ -83,19 +93,34 @@ def run_worker(
     worker_process_init.connect(prepare, weak=False)
 
     def facts() -> WorkerFacts:
-        return WorkerFacts(worker, socket.gethostname(), os.getpid(), queues, held_tags())
+        return WorkerFacts(worker, socket.gethostname(), os.getpid(), queues, held_tags(), current.get())
 
     board, restorer = Board(url), Restorer(app)
     pulse = Pulse(board, facts, RunHealth(board, restorer, rhythm), rhythm)
+    farewell = Farewell(board, worker, rhythm)
+    worker_shutting_down.connect(farewell.begin, weak=False)
     pulse.start()
+    farewell.start()
     keep_scratch_swept(settings.scratch_dir)
     try:
         options = ["--hostname", f"{name}@%h", "--queues", ",".join(queues)]
         # Quiet: the banner would go past the log.
         app.worker_main(["--quiet", "worker", *options, "--without-gossip", "--without-mingle", "--without-heartbeat"])
     finally:
+        farewell.stop()
         pulse.stop()
         restorer.close()
+        board.close()
+
+
+def _let_go(url: str, run: str, worker: str) -> None:
+    """The child before this one died at a run: whoever takes it up again need not wait for this worker."""
+    board = Board(url)
+    try:
+        board.let_go(run, worker)
+    except TrendFlowError as error:  # another worker waits then until this one takes the run or ends
+        log.warning("the broker does not answer (%s); run %s stays with this worker", error.error_code, run)
+    finally:
         board.close()
 
 

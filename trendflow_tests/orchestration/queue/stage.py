@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -71,6 +73,10 @@ class Broker:
             self._process.kill()
             self._process.wait()
 
+    def forget(self) -> None:
+        """Lose everything; to be called while it is down."""
+        shutil.rmtree(self._folder / "appendonlydir")
+
 
 class Worker:
     """One worker process and its log."""
@@ -133,6 +139,15 @@ class Stage:
         worker.kill()
         silence(self.broker, f"{worker.name}@")
 
+    def suspend(self, worker: Worker) -> None:
+        """Stop the main process of a worker, so that it is missed, while its child goes on."""
+        worker.process.send_signal(signal.SIGSTOP)
+        silence(self.broker, f"{worker.name}@")
+
+    def fail(self, pid: int) -> None:
+        """Have the run fail that this child is at and that waits."""
+        (self.folder / f"{pid}.fail").touch()
+
     def launch(self, name: str, *, priority: str = "normal", wait: bool = False, deadly: bool = False) -> str:
         """Launch a run, as Dagster's daemon does; one that waits goes on after `go`."""
         if wait:
@@ -184,5 +199,6 @@ class Stage:
 def silence(broker: Broker, worker: str, seconds: float = 60.0) -> None:
     """Let the last beat of a dead worker be so much older than it is; `worker` is what its id begins with."""
     beats = redis.Redis.from_url(broker.url, decode_responses=True)
-    (dead,) = (name for name in beats.zrange(BEATS, 0, -1) if name.startswith(worker))
-    beats.zincrby(BEATS, -seconds, dead)
+    for dead in map(str, beats.zrange(BEATS, 0, -1)):
+        if dead.startswith(worker):  # none does when it was given up already
+            beats.zadd(BEATS, {dead: -seconds}, xx=True, incr=True)

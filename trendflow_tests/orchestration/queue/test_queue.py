@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
 from dagster import DagsterRunStatus
+from dagster._core.launcher import WorkerStatus
+from redis import Redis
 
+from trendflow.orchestration.queue.board import Board
 from trendflow.orchestration.queue.celery_app import RUN_TASK, make_app
 from trendflow.orchestration.queue.names import ERROR_CODE_TAG, WORKER_TAG
-from trendflow_tests.orchestration.queue.stage import Stage, wait_for
+from trendflow_tests.orchestration.queue.stage import Broker, Stage, wait_for
 
 pytestmark = pytest.mark.xdist_group("queue")
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE  # its parent has not looked yet
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_broker_that_is_restarted_loses_nothing(stage: Stage) -> None:
@@ -82,6 +93,53 @@ def test_the_run_of_a_killed_worker_is_finished_by_another(stage: Stage) -> None
     assert [seen.facts.worker.partition("@")[0] for seen in stage.board.workers()] == ["one"]
 
 
+def test_a_worker_that_was_given_up_though_it_lives_does_not_fail_the_run_of_its_successor(stage: Stage) -> None:
+    one = stage.worker("one")
+    run_id = stage.launch("long", wait=True)
+    before = stage.begun("long")
+    stage.worker("two")
+    stage.suspend(one)
+    after = stage.begun("long", times=2)
+    assert before["parent"] == one.process.pid != after["parent"]
+    stage.fail(before["pid"])
+    wait_for(lambda: has_ended(before["pid"]), "the end of the child")
+    assert stage.status(run_id) == DagsterRunStatus.STARTED
+    stage.go("long")
+    assert stage.ends(run_id) == DagsterRunStatus.SUCCESS
+    stage.kill(one)
+    stage.settled()
+
+
+def test_a_busy_child_dies_with_its_main_process(stage: Stage) -> None:
+    two = stage.worker("two")
+    run_id = stage.launch("long", wait=True)
+    begun = stage.begun("long")
+    stage.kill(two)
+    wait_for(lambda: has_ended(begun["pid"]), "the end of the child")
+    stage.worker("one")
+    stage.go("long")
+    assert stage.ends(run_id) == DagsterRunStatus.SUCCESS
+
+
+def test_a_broker_that_comes_back_without_its_data_learns_who_works_on_what(stage: Stage) -> None:
+    stage.worker("one")
+    run_id = stage.launch("long", wait=True)
+    begun = stage.begun("long")
+    stage.broker.kill()
+    stage.broker.forget()
+    stage.broker.start()
+    run = stage.instance.get_run_by_id(run_id)
+    assert run is not None
+    assert stage.instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+    wait_for(lambda: stage.board.is_expected(run_id), "the beat of the worker")
+    assert stage.board.running() == {run_id: run.tags[WORKER_TAG]}
+    assert stage.board.claim(run_id, "another").holder == run.tags[WORKER_TAG]
+    stage.go("long")
+    assert stage.ends(run_id) == DagsterRunStatus.SUCCESS
+    assert stage.notes("long") == [begun]
+    assert stage.board.running() == {}
+
+
 def test_a_run_that_kills_every_worker_is_given_up(stage: Stage) -> None:
     stage.worker("one")
     run_id = stage.launch("deadly", deadly=True)
@@ -96,6 +154,48 @@ def test_a_run_that_kills_every_worker_is_given_up(stage: Stage) -> None:
         (run_id, "internal_error", 3)
     ]
     assert stage.ends(stage.launch("harmless")) == DagsterRunStatus.SUCCESS
+
+
+def test_a_worker_that_is_ended_has_not_failed_its_run(stage: Stage) -> None:
+    def deliveries() -> str | None:
+        found = broker.hget("trendflow:deliveries", run_id)
+        return None if found is None else str(found)
+
+    broker = Redis.from_url(stage.broker.url, decode_responses=True)
+    killed = stage.worker("one")
+    run_id = stage.launch("long", wait=True)
+    stage.begun("long")
+    assert deliveries() == "1"
+    stage.kill(killed)
+    ended = stage.worker("one")
+    stage.begun("long", times=2)
+    assert deliveries() == "2"
+    ended.process.terminate()
+    ended.process.terminate()  # which says nothing new
+    wait_for(lambda: deliveries() == "1", "the delivery not to count")
+    stage.kill(ended)  # the run took longer than whoever ended the worker would wait
+    ended = stage.worker("one")
+    stage.begun("long", times=3)
+    assert deliveries() == "2"
+    ended.process.terminate()
+    wait_for(lambda: deliveries() == "1", "the delivery not to count")
+    stage.go("long")  # this time the run ends in time
+    assert stage.ends(run_id) == DagsterRunStatus.SUCCESS
+    assert ended.process.wait() == 0
+    assert deliveries() is None
+
+
+def test_only_the_holder_of_a_run_takes_its_delivery_back(broker: Broker) -> None:
+    board = Board(broker.url)
+    assert [board.claim("a run", worker).delivery for worker in ("dead", "new")] == [1, 2]
+    board.uncount("a run", "dead")
+    assert board.claim("a run", "new").delivery == 3
+    board.uncount("a run", "new")
+    assert board.claim("a run", "new").delivery == 3
+    board.release("a run")
+    board.uncount("a run", "new")
+    assert not board.is_expected("a run")
+    board.close()
 
 
 def test_a_cancelled_run_stops_whether_it_waits_or_works(stage: Stage) -> None:

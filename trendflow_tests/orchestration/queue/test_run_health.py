@@ -86,6 +86,25 @@ def test_what_nobody_tells_of_goes_back_once_everybody_has_spoken(broker: Broker
     assert given_back == [taken[1]]
 
 
+def test_what_was_given_back_and_taken_again_is_not_given_back_twice(broker: Broker, taken: list[str]) -> None:
+    board, app = OldBoard(broker.url), make_app(broker.url, 60)
+    restorer, rhythm = Restorer(app), Rhythm(beat_s=0, silent_s=SILENT_S)
+    looking = [RunHealth(board, restorer, rhythm) for _ in range(2)]
+    board.beat(facts("dead", taken[0]))
+    board.beat(facts("alive", taken[1]))
+    assert [health.look() for health in looking] == [Found(), Found()]
+    silence(broker, "dead", SILENT_S)
+    board.beat(facts("alive", taken[1]))
+    assert looking[0].look() == Found(("dead",), 1)
+    with app.connection_for_read() as connection:
+        assert take(connection) == taken[0]
+        # Whoever has it now has not told so yet, and both lookers have seen it taken long before.
+        assert [health.look() for health in looking] == [Found(), Found()]
+        board.beat(facts("alive", *taken))
+        assert [health.look() for health in looking] == [Found(), Found()]
+        assert sorted(board.unacknowledged()) == sorted(taken)
+
+
 def test_a_broker_that_does_not_answer_is_a_typed_error() -> None:
     with held_ports(1) as ports, pytest.raises(TrendFlowError) as refused:
         Board(f"redis://127.0.0.1:{ports[0]}/0").workers()
