@@ -22,6 +22,7 @@ from unittest.mock import patch
 import av
 
 from benchmarks.common import MODELS
+from trendflow.fleet import keeper
 from trendflow.fleet.environment import fleet_environment, fleet_folder
 from trendflow.fleet.launch import stop_process
 from trendflow.fleet.state import read_state
@@ -49,10 +50,19 @@ def running_fleet(workers: int, **settings: str) -> Iterator[Path]:
             with patch.dict(os.environ, fleet_environment(read_site(fleet_folder(home)))):
                 yield home
     finally:
-        for process in reversed(read_state(fleet_folder(home)).processes):  # its keeper first
-            # A polite stop takes SeaweedFS 15 s, and its data are thrown away anyway.
-            stop_process(replace(process, stop_signal=signal.SIGKILL))
+        end_at_once(fleet_folder(home))
         shutil.rmtree(home)
+
+
+def end_at_once(folder: Path) -> None:
+    """Kill a fleet whose data are thrown away; a polite end takes SeaweedFS alone 15 s.
+
+    The keeper goes first, and only then is asked what there is: it starts again what has ended.
+    """
+    for service in (keeper.NAME, None):
+        for process in read_state(folder).processes:
+            if service in (None, process.service):
+                stop_process(replace(process, stop_signal=signal.SIGKILL))
 
 
 def trendflow(*arguments: str) -> str:

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import psutil
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
+from benchmarks.production import end_at_once
 from trendflow.commands.fleet import status_of
 from trendflow.config import load_settings
 from trendflow.fleet.environment import fleet_environment, fleet_folder, use_fleet
-from trendflow.fleet.launch import stop_process
 from trendflow.fleet.state import read_state
 from trendflow.fleet.supervisor import read_site
 from trendflow.orchestration.deployment import Deployment
@@ -153,9 +153,7 @@ def production(home: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
         made.connect()
         yield made
     finally:
-        for process in reversed(read_state(folder).processes):  # the keeper first
-            # A polite stop takes SeaweedFS 15 s, and its data are thrown away anyway.
-            stop_process(replace(process, stop_signal=signal.SIGKILL))
+        end_at_once(folder)
 
 
 @pytest.fixture
