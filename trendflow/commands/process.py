@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,12 +121,36 @@ def _load(settings: Settings) -> tuple[Any, Any]:
     from trendflow.media import worker
 
     prepare_dagster_home(settings)
-    worker.warm_up()  # the media child imports its libraries while this process imports its own
-    with err.status("loading the asset graph"):
-        from trendflow.definitions import load_job
-        from trendflow.orchestration.deployment import open_deployment
+    with _interrupted_afterwards():
+        worker.warm_up()  # the media child imports its libraries while this process imports its own
+        with err.status("loading the asset graph"):
+            from trendflow.definitions import load_job
+            from trendflow.orchestration.deployment import open_deployment
 
-        return open_deployment(settings), load_job()
+            loaded = open_deployment(settings), load_job()
+    return loaded
+
+
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block, pressed again at once.
+
+    Python drops an interrupt that arrives in a callback of its garbage collector, and importing runs many of them.
+    """
+    pressed: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _submit(
