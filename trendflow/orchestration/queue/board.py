@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import redis
@@ -282,7 +282,9 @@ def living(workers: Sequence[SeenWorker], silent_s: float) -> list[SeenWorker]:
 
 def _facts(text: str) -> WorkerFacts:
     found = json.loads(text)
-    return WorkerFacts(**{**found, "queues": tuple(found["queues"]), "held": tuple(found["held"])})
+    # Workers of two releases may share a broker while one replaces the other.
+    known = {field.name: found[field.name] for field in fields(WorkerFacts) if field.name in found}
+    return WorkerFacts(**{**known, "queues": tuple(found["queues"]), "held": tuple(found["held"])})
 
 
 @contextmanager

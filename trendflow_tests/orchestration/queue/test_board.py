@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from collections.abc import Iterator
 
@@ -110,3 +111,12 @@ def test_a_process_sees_what_its_child_works_on() -> None:
         child.start()
         child.join()
         assert (child.exitcode, current.get()) == (0, run)
+
+
+def test_workers_of_another_release_may_say_more_or_less(board: Board, broker: Broker) -> None:
+    board.beat(at_work("one", RUN))
+    told = redis.Redis.from_url(broker.url, decode_responses=True)
+    facts = json.loads(str(told.hget("trendflow:workers", "one")))
+    del facts["run"]
+    told.hset("trendflow:workers", "one", json.dumps({**facts, "of_tomorrow": 1}))
+    assert [seen.facts for seen in board.workers()] == [at_work("one", None)]
