@@ -170,7 +170,7 @@ class _Fleet:
             )
             submission = opened.desk.submit(submission_id, "benchmark", drafts)
             accepted |= {message.run_path: submission.accepted_at for _, message in submission.messages}
-            time.sleep(WAIT_EVERY_S)
+            time.sleep(WAIT_EVERY_S)  # the rhythm of the callers that is measured
         for path in accepted:
             self._wait_for(partial(self._end_of, path), "the end of a run")
         waited = sorted(_seconds(at, self._view(path).run["started_at"]) for path, at in accepted.items())
@@ -243,7 +243,7 @@ class _Fleet:
         while not (found := look()):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"waited in vain for {what}")
-            time.sleep(POLL_S)
+            time.sleep(POLL_S)  # the state lies in a store, which calls nobody
         return found
 
 

@@ -45,7 +45,7 @@ def _watch(outcomes: Outcomes, submission: Submission, look_sec: float) -> None:
             ended.update(outcome.status or "gone" for outcome in over)
             display.show(ended, over, [found[path] for path in sorted(left)])
             if left:
-                time.sleep(look_sec)
+                time.sleep(look_sec)  # the state lies in a store, which calls nobody
 
 
 def _may_come_back(outcome: Outcome) -> bool:

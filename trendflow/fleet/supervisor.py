@@ -211,7 +211,7 @@ class Fleet:
                 report(name, "started" if waiting.pop(name).is_new else "running")
             healthy.update(found)
             if not found:
-                time.sleep(_POLL_S)
+                time.sleep(_POLL_S)  # servers tell nobody when they are ready, they have to be asked
         return state
 
     def _works(self, name: str, site: Site, state: FleetState) -> bool:

@@ -59,7 +59,7 @@ def keep_scratch_swept(root: Path) -> None:
     def sweep() -> None:
         while True:
             sweep_scratch(root)
-            time.sleep(_SWEEP_SEC)
+            time.sleep(_SWEEP_SEC)  # the thread has nothing else to do
 
     threading.Thread(target=sweep, name="scratch", daemon=True).start()
 

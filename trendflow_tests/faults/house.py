@@ -6,11 +6,9 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 from uuid import uuid4
 
 from dagster import DagsterInstance, DagsterRunStatus
@@ -26,23 +24,12 @@ from trendflow.orchestration.partitions import add_partitions
 from trendflow.orchestration.queue.board import Board
 from trendflow.orchestration.runs import RunContext, submit_run
 from trendflow_tests.faults.servers import Servers, running
+from trendflow_tests.orchestration.queue.stage import wait_for
 from trendflow_tests.orchestration.runs import AUDIO, write_graph
 from trendflow_tests.s3_proxy import S3Proxy, proxy_of
 
 REPO = Path(__file__).resolve().parents[2]
 SECRET = "a key of a test, long enough"
-PATIENCE_S = 300.0
-
-T = TypeVar("T")
-
-
-def wait_for(look: Callable[[], T | None], what: str) -> T:
-    """What `look` gives as soon as it is true."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
-    return found
 
 
 class House:

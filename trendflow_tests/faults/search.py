@@ -16,7 +16,7 @@ import redis
 from psycopg2 import sql
 
 from trendflow.storage.object_store import ObjectStore
-from trendflow_tests.faults.house import wait_for
+from trendflow_tests.orchestration.queue.stage import wait_for
 
 Needles = Mapping[str, Collection[str]]
 """What is looked for, by what it is."""

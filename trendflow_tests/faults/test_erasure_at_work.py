@@ -14,9 +14,10 @@ from dagster import DagsterRunStatus
 from trendflow.orchestration.partitions import VIDEO_RUNS
 from trendflow.orchestration.retention_step import open_eraser
 from trendflow.orchestration.runs import RunContext
-from trendflow_tests.faults.house import PATIENCE_S, Client, wait_for
+from trendflow_tests.faults.house import Client
 from trendflow_tests.faults.runs import assert_whole
 from trendflow_tests.faults.search import Needles, in_broker, in_database, in_files, in_store
+from trendflow_tests.orchestration.queue.stage import PATIENCE_S, wait_for
 from trendflow_tests.s3_proxy import Fault, Request
 
 pytestmark = pytest.mark.xdist_group("faults")

@@ -13,8 +13,8 @@ import pytest
 from trendflow.config import Settings
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.runs import RunContext, view_run
-from trendflow_tests.faults.house import wait_for
 from trendflow_tests.faults.runs import assert_whole, rows
+from trendflow_tests.orchestration.queue.stage import wait_for
 from trendflow_tests.orchestration.runs import AUDIO, write_graph
 
 pytestmark = pytest.mark.skipif(

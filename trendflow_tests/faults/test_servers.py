@@ -9,8 +9,9 @@ from dagster import DagsterRunStatus
 
 from trendflow.fleet import postgresql, valkey
 from trendflow.orchestration.runs import RunContext
-from trendflow_tests.faults.house import Client, wait_for
+from trendflow_tests.faults.house import Client
 from trendflow_tests.faults.runs import assert_whole, rows
+from trendflow_tests.orchestration.queue.stage import wait_for
 from trendflow_tests.s3_proxy import Fault, Request
 
 pytestmark = pytest.mark.xdist_group("faults")

@@ -52,7 +52,7 @@ def pids(trendflow: Cli) -> dict[str, int]:
 def wait_until(done: Callable[[], bool]) -> None:
     """However long it takes; what hangs is ended by pytest's own limit."""
     while not done():
-        time.sleep(_POLL_S)
+        time.sleep(_POLL_S)  # leaves the cores to what is waited for
 
 
 def get(url: str, **headers: str) -> httpx.Response:

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from dagster import DagsterInstance
 
 from trendflow.config import Settings
 from trendflow.contracts.video_document import VideoDocument
@@ -169,3 +170,12 @@ def dagster_home(tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TRENDFLOW_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TRENDFLOW_MODELS", str(models_dir))
     return home
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
+    """Dagster's history of one test."""
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    with DagsterInstance.local_temp(str(folder)) as made:
+        yield made

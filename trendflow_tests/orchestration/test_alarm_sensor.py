@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,14 +26,6 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     made = Deployment(Settings(home=tmp_path / "home"))
     monkeypatch.setattr(TrendFlowResource, "deployment", property(lambda self: made))
     return made
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    folder = tmp_path / "dagster"
-    folder.mkdir()
-    with DagsterInstance.local_temp(str(folder)) as made:
-        yield made
 
 
 def end_runs(deployment: Deployment, manager: GlobalManager, status: str, first: int, count: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,6 @@ from trendflow_tests.retention.stored import make_run
 
 VIDEO = ("upload", "my-video")
 KEY, OTHER_KEY = "my-video/run-1", "my-video-2/run-1"
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    folder = tmp_path / "dagster"
-    folder.mkdir()
-    with DagsterInstance.local_temp(str(folder)) as made:
-        yield made
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,14 +31,6 @@ SHIPPED = {
     "check_features_daily": ("0 5 * * *", "RUNNING"),
     "build_weekly": ("0 6 * * 1", "STOPPED"),
 }
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    folder = tmp_path / "dagster"
-    folder.mkdir()
-    with DagsterInstance.local_temp(str(folder)) as made:
-        yield made
 
 
 @pytest.fixture

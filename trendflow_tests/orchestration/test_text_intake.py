@@ -21,10 +21,9 @@ from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.text_intake import handed_over
 from trendflow.orchestration.waiting_text import WaitingTexts, waiting_texts
 from trendflow.state.errors import Fenced
-from trendflow_tests.orchestration.queue.stage import Broker
+from trendflow_tests.orchestration.queue.stage import Broker, running_broker
 from trendflow_tests.orchestration.runs import TEXT, Here, Submit, only, with_profile
 from trendflow_tests.orchestration.test_document import CANARIES, canaries_in
-from trendflow_tests.ports import held_ports
 
 pytestmark = pytest.mark.xdist_group("queue")
 
@@ -36,11 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def broker(folder: Path) -> Iterator[Broker]:
-    with held_ports(1) as ports:
-        running = Broker(folder, ports[0])
-        running.start()
+    with running_broker(folder) as running:
         yield running
-        running.kill()
 
 
 @pytest.fixture

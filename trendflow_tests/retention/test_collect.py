@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -35,16 +34,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(folder: Path) -> ObjectStore:
     return ObjectStore.open(folder.as_uri())
-
-
-@pytest.fixture(params=["file", "memory", "s3"])
-def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "file":
-        return ObjectStore.open((tmp_path / "store").as_uri())
-    if request.param == "memory":
-        return ObjectStore.open("memory://")
-    url = request.getfixturevalue("s3_store_url")
-    return ObjectStore.open(f"{url}/{uuid.uuid4().hex}", request.getfixturevalue("s3_options"))
 
 
 def collector(store: ObjectStore, after: timedelta) -> GarbageCollector:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
-from pathlib import Path
 
 import pytest
 
@@ -43,14 +41,9 @@ class Breaking(BreakingStore):
         return sum(self.delete(info.key) for info in list(self.list(prefix)))
 
 
-@pytest.fixture(params=["file", "memory", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "file":
-        return ObjectStore.open((tmp_path / "store").as_uri())
-    if request.param == "memory":
-        return ObjectStore.open("memory://")
-    url = request.getfixturevalue("s3_store_url")
-    return ObjectStore.open(f"{url}/{uuid.uuid4().hex}", request.getfixturevalue("s3_options"))
+@pytest.fixture
+def store(any_store: ObjectStore) -> ObjectStore:
+    return any_store
 
 
 @pytest.fixture

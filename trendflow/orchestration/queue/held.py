@@ -49,7 +49,7 @@ class HeldRequest(Request):
                 settle()
             except self._connection_errors as exc:
                 log.warning("a message cannot be settled yet: %s", type(exc).__name__)
-                time.sleep(_RETRY_S)
+                time.sleep(_RETRY_S)  # a broker that is away tells nobody when it is back
         self.acknowledged = True
         with _lock:
             _requests.pop(self.message.delivery_tag, None)

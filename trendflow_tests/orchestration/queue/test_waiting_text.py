@@ -13,7 +13,7 @@ import redis
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.video_document import Transcript, TranscriptSegment, VideoDocument
 from trendflow.orchestration.waiting_text import WaitingTexts
-from trendflow_tests.orchestration.queue.stage import Broker
+from trendflow_tests.orchestration.queue.stage import Broker, running_broker
 from trendflow_tests.ports import held_ports
 
 pytestmark = pytest.mark.xdist_group("queue")
@@ -37,11 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def broker(folder: Path) -> Iterator[Broker]:
-    with held_ports(1) as ports:
-        running = Broker(folder, ports[0])
-        running.start()
+    with running_broker(folder) as running:
         yield running
-        running.kill()
 
 
 @pytest.fixture
