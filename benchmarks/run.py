@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import platform
+import sys
 from dataclasses import asdict
 from importlib import metadata
 
@@ -68,7 +69,8 @@ def main() -> None:
     if unknown:
         parser.error(f"no benchmark is named {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
 
-    console = Console()
+    # A file has no width of its own, and the notes are long.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
     rows: list[Row] = []
     for name in names:
         console.print(f"measuring {name} …", style="dim")

@@ -37,6 +37,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+from hypothesis.internal.conjecture import providers  # noqa: E402
 
 from trendflow.models.pool import ModelPool  # noqa: E402
 from trendflow_tests.ports import held_ports  # noqa: E402
@@ -50,6 +51,10 @@ pytest_plugins = [
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("repeat", parent=settings.get_profile("explore"), derandomize=True, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "repeat")
+if settings.get_current_profile_name() == "repeat":
+    # Hypothesis also draws literals that it reads out of the project's modules loaded so far, even when derandomized:
+    # the examples would depend on which tests the same worker ran before.
+    providers._get_local_constants = lambda: providers._local_constants
 
 
 @pytest.fixture(autouse=True)
