@@ -52,8 +52,11 @@ _KIND_ORDER = {kind: position for position, kind in enumerate(get_args(Component
 
 Manifest = dict[str, Any]
 Row = dict[str, Any]
-DerivedStatus = Literal["pending", "running", "success", "error"]
+DerivedStatus = Literal["pending", "running", "success", "error", "cancelled"]
 """The statuses of a run that its manifest alone can tell apart."""
+
+CANCELLED = "cancelled"
+"""What components are skipped for that did not come to run because the run was cancelled. Nothing else is called so."""
 
 RUN_TIME_UP = "the time of the run was up"
 """The note of a failure that no component is to blame for. It ends the run, also where the component is optional."""
@@ -193,14 +196,18 @@ def run_status(manifest: Mapping[str, Any], required: Collection[str]) -> Derive
     """The status of a run, derived from its rows; nothing sets it by hand.
 
     `required` names the components whose failure, or absence at the end, fails the run; those that the profile marks
-    as optional may fail, unless it was the time limit of the run that stopped them.
+    as optional may fail, unless it was the time limit of the run that stopped them. A run was cancelled when nothing
+    failed it and components are missing for that reason.
     """
     if any(ends_run(row, required) for row in manifest["components"]):
         return "error"
     rows = {row["name"] for row in manifest["components"]}
     if manifest["run"]["finished_at"] is None:
         return "running" if rows else "pending"
-    return "success" if all(name in rows for name in required) else "error"
+    cancelled = {entry["name"] for entry in manifest["run"]["skipped"] if entry["because"] == CANCELLED}
+    if any(name not in rows and name not in cancelled for name in required):
+        return "error"
+    return "cancelled" if cancelled else "success"
 
 
 def artifact_path(component: str, stem: str, suffix: str = "npz") -> str:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import socket
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import SEGMENTER
@@ -13,18 +10,6 @@ from trendflow.contracts.identity import RunIdentity
 from trendflow.orchestration.deployment import Deployment
 from trendflow.state.errors import IllegalTransition
 from trendflow.state.run_manager import Planned, RunManager
-
-_NO_LABEL = re.compile(r"[^A-Za-z0-9_.:@-]")
-
-
-def this_process() -> str:
-    """Name of this process as the journal spells it."""
-    return as_label(f"{socket.gethostname()}:{os.getpid()}")
-
-
-def as_label(name: str) -> str:
-    """A name with what a journal does not take replaced."""
-    return _NO_LABEL.sub("-", name)[-128:]
 
 
 def plan_of(deployment: Deployment, profile: str) -> list[Planned]:

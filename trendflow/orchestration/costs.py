@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +29,8 @@ _UNIT_ARRAYS = {
     "face": "face_boxes_norm",
 }
 """Unit of a component → the array of its artifact with one row per unit; other units come once per execution."""
+
+_RESOURCES = ("unit", "units", "latency_ms_per_unit", "cpu_rss_peak_mb", "gpu_memory_per_task_mb")
 
 _RESET_PEAK = b"5"  # proc(5): sets VmHWM to the current resident size
 
@@ -122,9 +124,21 @@ def record_costs(run: RunContext) -> None:
     try:
         registry = CostRegistry(run.deployment.store, run.deployment.schemas)
         registry.append(rows, run_id=run.identity.run_id, at=utc_now())
-        run.recorder.costs_recorded(len(rows))
+        run.recorder.costs_recorded(len(rows), resources_of(rows))
     except TrendFlowError as error:
         log.warning("costs of run %s were not stored: %s", run.identity.run_id, error.error_code)
+
+
+def resources_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By component what its row says that is about the whole of it, as the event `cost_recorded` has it."""
+    return {
+        row["component"]: {
+            **{name: row[name] for name in _RESOURCES},
+            "batch_size": row["knobs"]["batch_size"],
+        }
+        for row in rows
+        if row["component_part"] == WHOLE
+    }
 
 
 def _units(node: ComponentNode, finished: Finished) -> int:

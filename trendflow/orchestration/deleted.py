@@ -30,13 +30,18 @@ def require_not_deleted(deployment: Deployment, platform_id: str, video_id: str)
         raise _refusal()
 
 
-def require_still_wanted(deployment: Deployment, platform_id: str, video_id: str) -> None:
-    """As `require_not_deleted`, for whoever asked before and asks often: one look for the tombstone of this video."""
+def is_deleted(deployment: Deployment, platform_id: str, video_id: str) -> bool:
+    """Whether this video was deleted, for whoever asks often: one look for its tombstone. False without the key."""
     key = deployment.settings.tombstone_key
-    if key is not None:
-        stone = tombstone_key(platform_id, video_id, key.get_secret_value().encode())
-        if deployment.store.exists(stone):
-            raise _refusal()
+    if key is None:
+        return False
+    return deployment.store.exists(tombstone_key(platform_id, video_id, key.get_secret_value().encode()))
+
+
+def require_still_wanted(deployment: Deployment, platform_id: str, video_id: str) -> None:
+    """As `require_not_deleted`, for whoever asked before."""
+    if is_deleted(deployment, platform_id, video_id):
+        raise _refusal()
 
 
 def _refusal() -> TrendFlowError:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunRequest, RunsFilter
@@ -20,16 +21,19 @@ from dagster._core.storage.tags import SENSOR_NAME_TAG
 
 from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.contracts.vocab import RunState
-from trendflow.orchestration.acceptance import refuse, this_process
+from trendflow.orchestration.acceptance import refuse
 from trendflow.orchestration.deleted import tombstones
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.jobs import PROCESS_VIDEO
 from trendflow.orchestration.partitions import add_partitions
+from trendflow.orchestration.processes import this_process
 from trendflow.orchestration.queue.names import PRIORITY_TAG
 from trendflow.orchestration.run_state import conclude
 from trendflow.orchestration.runs import RunOrder, create_run
 from trendflow.orchestration.scheduler import Level1, Scheduler
 from trendflow.orchestration.video_runs import latest_records
+from trendflow.orchestration.waiting_text import forget_text
+from trendflow.state.retention import forget_video
 from trendflow.state.transitions import RUN_END
 from trendflow.submission.message import DOCUMENT_DIGEST, Message, Priority
 
@@ -71,7 +75,8 @@ def hand_over(scheduler: Scheduler, level1: Level1, instance: DagsterInstance) -
         launched = _known_to_dagster(scheduler, instance, line[:room])  # by a process that died since
         for message in launched:
             level1.queue.queued(message)
-        made = _make(scheduler.deployment, level1, [message for message in line[:room] if message not in launched])
+        wanted = _wanted(scheduler, [message for message in line[:room] if message not in launched])
+        made = _make(scheduler.deployment, level1, wanted)
         expected |= {message.run_path: message for message in made}
     # All of them, each time: one that nobody added, or somebody removed, would keep the others from being launched.
     add_partitions(instance, [message.identity.partition_key for message in expected.values()])
@@ -88,17 +93,26 @@ def run_request(message: Message) -> RunRequest:
 
 
 def order_of(deployment: Deployment, message: Message) -> RunOrder:
-    """What a message asks for."""
+    """What a message asks for. Raises `config_invalid` for an upload where no folder of uploads is known."""
     digest = message.metadata.get(DOCUMENT_DIGEST)
     return RunOrder(
         identity=message.identity,
         profile=message.profile or deployment.settings.profile,
         source_type=message.source.type,
-        locator=message.source.locator,
+        locator=_locator(deployment, message),
         source_sha256=message.source.sha256,
         force_recompute=message.force_recompute,
         document_digest=None if digest is None else str(digest),
     )
+
+
+def _locator(deployment: Deployment, message: Message) -> str:
+    """Where the workers find the video."""
+    if message.source.type != "upload":
+        return message.source.locator
+    if deployment.settings.uploads is None:
+        raise TrendFlowError("config_invalid", "The scheduler knows no folder of uploads: set TRENDFLOW_UPLOADS.")
+    return str(deployment.settings.uploads / message.source.locator)
 
 
 def _has_ended(level1: Level1, run_path: str) -> bool:
@@ -125,13 +139,28 @@ def _in_hand(instance: DagsterInstance) -> int:
     return instance.get_runs_count(RunsFilter(job_name=PROCESS_VIDEO, statuses=_LAUNCHED, tags=tags))
 
 
-def _make(deployment: Deployment, level1: Level1, messages: list[Message]) -> list[Message]:
-    """Make the runs of messages; returns those that are to be launched. Others have ended, and level 1 knows it."""
+def _wanted(scheduler: Scheduler, messages: list[Message]) -> list[Message]:
+    """The messages but those of deleted videos: whoever submitted one did not see its deletion, nor that the message.
+
+    Nothing may be left of it, so it leaves level 1, which has to be opened again: the others come the next time.
+    """
     if not messages:
         return []
+    deployment = scheduler.deployment
     deleted = tombstones(deployment)
+    named = {(message.identity.platform_id, message.identity.video_id) for message in messages}
+    gone = [video for video in sorted(named) if video in deleted]
+    for video in gone:
+        forget_text(deployment, *video)
+        scheduler.desk.inbox.forget(*video)
+        forget_video(deployment.states, *video, holder=this_process())
+    return [] if gone else messages
+
+
+def _make(deployment: Deployment, level1: Level1, messages: list[Message]) -> list[Message]:
+    """Make the runs of messages; returns those that are to be launched. Others have ended, and level 1 knows it."""
     with ThreadPoolExecutor(_WORKERS) as makers:
-        ends = list(makers.map(partial(_made, deployment, deleted), messages))
+        ends = list(makers.map(partial(_made, deployment), messages))
     made, failed = list[Message](), list[TrendFlowError]()
     for message, end in zip(messages, ends, strict=True):
         if end is None:
@@ -148,16 +177,12 @@ def _make(deployment: Deployment, level1: Level1, messages: list[Message]) -> li
     return made
 
 
-def _made(
-    deployment: Deployment, deleted: Container[tuple[str, str]], message: Message
-) -> _End | TrendFlowError | None:
+def _made(deployment: Deployment, message: Message) -> _End | TrendFlowError | None:
     """Make a run. Returns None, or how it ended instead, or what may have passed by the next time."""
-    identity = message.identity
-    if (identity.platform_id, identity.video_id) in deleted:
-        return _End("cancelled")  # nothing may be stored of it, not even why
     try:
         ended = _ended_before(deployment, message.run_path)
         if ended is None:
+            _require_in_time(deployment, message)
             create_run(deployment, order_of(deployment, message))
         return ended
     except Exception as exc:  # whatever a message does to us, the others must have their turn
@@ -168,6 +193,14 @@ def _made(
             places = "".join(traceback.format_tb(exc.__traceback__))
             log.error("the run %s cannot be made: %s\n%s", message.run_path, type(exc).__name__, places)
     return _refused(deployment, message, error)
+
+
+def _require_in_time(deployment: Deployment, message: Message) -> None:
+    if message.deadline is not None:
+        now = datetime.fromisoformat(deployment.states.clock.utc())
+        if datetime.fromisoformat(message.deadline) < now:
+            # Repeating it would not help, so its class is that of a wish that cannot be met.
+            raise TrendFlowError("input_constraint_violated", "The deadline of the run was over before its turn came.")
 
 
 def _ended_before(deployment: Deployment, run_path: str) -> _End | None:

@@ -26,7 +26,7 @@ from trendflow.orchestration.run_facts import Facts, facts_of_line, facts_of_run
 from trendflow.orchestration.run_state import conclude, device_of
 from trendflow.orchestration.runs import view_run
 from trendflow.orchestration.scheduler import Level1, Scheduler
-from trendflow.orchestration.settling import settle
+from trendflow.orchestration.settling import end_abandoned, is_abandoned, settle
 from trendflow.orchestration.successes import note_success
 from trendflow.state.errors import IllegalTransition
 from trendflow.state.transitions import RUN_END
@@ -116,6 +116,13 @@ def _repaired(
     deployment, view, record = scheduler.deployment, facts.view, facts.record
     if view is None or record is None:
         return facts
+    if is_abandoned(deployment, record, view, datetime.fromisoformat(scheduler.desk.states.clock.utc())):
+        end_abandoned(instance, record.dagster_run, view)
+        done["ended in Dagster"] += 1
+        record = instance.get_run_record_by_id(record.dagster_run.run_id)
+        facts = replace(facts, record=record)
+        if record is None:
+            return facts
     status, run = view.run["status"], record.dagster_run
     if status in RUN_END:
         if status == "success" and (facts.row is None or facts.row["status"] != "success"):

@@ -142,9 +142,9 @@ class RunRecorder:
         return None if self._writer is None else self._retries
 
     @property
-    def has_unstored(self) -> bool:
-        """Whether the store took neither a result nor its error in this execution."""
-        return self._unstored is not None
+    def unstored_error(self) -> TrendFlowError | None:
+        """Why the store took neither a result nor its error in this execution, None when there was no such result."""
+        return self._unstored
 
     def begin(self, manager: RunManager, owner: str) -> Writer:
         """An execution begins; `manager` has the run. One that was left without an end is given up."""
@@ -237,8 +237,8 @@ class RunRecorder:
     def cache_check_failed(self, name: str, error_code: str) -> None:
         self._report(lambda manager: manager.cache_check_failed(name, error_code))
 
-    def costs_recorded(self, rows: int) -> None:
-        self._report(lambda manager: manager.costs_recorded(rows))
+    def costs_recorded(self, rows: int, components: Mapping[str, Mapping[str, Any]]) -> None:
+        self._report(lambda manager: manager.costs_recorded(rows, components))
 
     def _report(self, report: Report) -> None:
         if self._writer is not None:

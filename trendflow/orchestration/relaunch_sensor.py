@@ -15,21 +15,18 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.orchestration.acceptance import this_process
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.processes import this_process
 from trendflow.orchestration.relaunch import Relaunch, close, plan_relaunches
 from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.orchestration.runs import run_path_of
 from trendflow.orchestration.waiting_text import discard_text
 from trendflow.state.run_manager import RunManager
-from trendflow.state.store import RunView, StateStore
 from trendflow.state.transitions import RUN_END
 from trendflow.submission.inbox import Inbox
 
 RETRY_FAILED_RUNS = "retry_failed_runs"
 _RETRY_SEC = 15
-# Between the record of a retry and the end of the log stand the starts of managers, a few per opening.
-_TAIL = 64
 _CANCELLED = TrendFlowError("cancelled", "The run was cancelled.")
 
 Answer = Literal["launch", "wait", "over"]
@@ -85,7 +82,7 @@ def _prepared(deployment: Deployment, relaunch: Relaunch, listed: Mapping[str, A
     unwanted = view.run["cancel_requested_at"] is not None
     if not unwanted and _is_replaced(deployment, path, view.run["run"], listed):
         return "over"
-    if not unwanted and _is_recorded(states, path, view, relaunch.attempt):
+    if not unwanted and view.run["relaunch_scheduled"]:
         return "launch"  # by a tick that died before its request was taken
     manager = RunManager.open(states, path, holder=this_process(), only_if={"error"})
     if manager is None:
@@ -96,13 +93,6 @@ def _prepared(deployment: Deployment, relaunch: Relaunch, listed: Mapping[str, A
         return "over"
     manager.relaunch_scheduled(relaunch.error_code, relaunch.attempt, relaunch.wait_s)
     return "launch"
-
-
-def _is_recorded(states: StateStore, path: str, view: RunView, attempt: int) -> bool:
-    return any(
-        event.type == "retry_scheduled" and event.level == 2 and event.data["attempt"] == attempt
-        for event in states.events(path, after=max(0, view.run["last_seq"] - _TAIL))
-    )
 
 
 def _is_replaced(deployment: Deployment, run_path: str, mine: Mapping[str, Any], listed: Mapping[str, Any]) -> bool:

@@ -12,8 +12,9 @@ from trendflow.orchestration.history_traces import (
     forget_statistics,
 )
 from trendflow.orchestration.partitions import VIDEO_RUNS
-from trendflow.orchestration.runs import request_key, run_path_of
+from trendflow.orchestration.runs import run_path_of
 from trendflow.retention.traces import StillAtWork
+from trendflow.state.layout import request_key
 from trendflow.storage.object_store import ObjectStore
 from trendflow.storage.result_store import ResultStore
 

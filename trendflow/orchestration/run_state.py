@@ -9,9 +9,12 @@ from contextlib import contextmanager
 
 from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.contracts.identity import partition_key_of
+from trendflow.contracts.manifest import CANCELLED
 from trendflow.logs import log_context
-from trendflow.orchestration.acceptance import accept, as_label, this_process
+from trendflow.orchestration.acceptance import accept
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.knobs import knobs_of
+from trendflow.orchestration.processes import as_label, this_process
 from trendflow.orchestration.recorder import Halted, Writer
 from trendflow.orchestration.runs import RunContext, view_run
 from trendflow.orchestration.successes import note_success_if_possible
@@ -77,7 +80,8 @@ def _recorded(run: RunContext, owner: str) -> Iterator[None]:
     partly_done = bool(run.manifest()["components"])
     manager = _taken_over(run, owner)
     models = _models_of(run)
-    manager.begin(worker=owner, device=device_of(models), resolved_models=models)
+    knobs = knobs_of(run.deployment.settings)
+    manager.begin(worker=owner, device=device_of(models), resolved_models=models, knobs=knobs)
     if partly_done:
         manager.resumed()
     writer = run.recorder.begin(manager, owner)
@@ -120,17 +124,18 @@ def conclude(deployment: Deployment, run_path: str, error: TrendFlowError) -> bo
 
 
 def _close(deployment: Deployment, run_path: str, error: TrendFlowError) -> None:
-    """Close the manifest of a run that ended of `error`, unless it is closed or gone."""
+    """Close the manifest of a run that ended of `error`, unless it is gone."""
     try:
-        run = view_run(deployment, partition_key_of(run_path))
-        if run.manifest()["run"]["finished_at"] is None:
-            finalise(
-                run, error.error_code if error.error_code == "cancelled" else f"the run ended with {error.error_code}"
-            )
+        _close_manifest(view_run(deployment, partition_key_of(run_path)), error)
     except TrendFlowError as failed:
         if failed.error_class == "transient":
             raise
         log.warning("the manifest of the run is not closed: %s", failed)
+
+
+def _close_manifest(run: RunContext, error: TrendFlowError) -> None:
+    """Also where an earlier attempt closed it: what has not run by now has not for another reason."""
+    finalise(run, CANCELLED if error.error_code == "cancelled" else f"the run ended with {error.error_code}")
 
 
 def _opened(deployment: Deployment, run_path: str, only_if: Collection[str]) -> RunManager | None:
@@ -155,7 +160,7 @@ def _taken_over(run: RunContext, owner: str) -> RunManager:
 
 def _end_after(run: RunContext, writer: Writer, cause: BaseException) -> None:
     """End the recording of a run that `cause` has stopped, which must not be hidden by what fails here."""
-    if isinstance(cause, GeneratorExit) and not run.recorder.has_unstored:
+    if isinstance(cause, GeneratorExit) and run.recorder.unstored_error is None:
         # Dagster let go of the run: its database failed, for example. Whoever finds its run later goes on or ends it.
         log.warning("the run was let go of")
         run.recorder.abandon(writer)
@@ -167,8 +172,11 @@ def _end_after(run: RunContext, writer: Writer, cause: BaseException) -> None:
             error = _error_by_manifest(run, cause)
         else:
             error = TrendFlowError("cancelled", "The run was interrupted.")
-        if error is not None and error.error_code == "cancelled" and not isinstance(cause, GeneratorExit):
-            finalise(run, "cancelled")
+        ended_of = run.recorder.unstored_error or error
+        # A run that failed has a closed manifest; one whose journal takes nothing any more has not ended.
+        is_open = not isinstance(cause, RunFailed | Halted) or cause.error.error_code == "cancelled"
+        if ended_of is not None and is_open:
+            _close_manifest(run, ended_of)  # before its state ends, or nobody would come back to it
         run.recorder.end(writer, error)
     except Halted as halted:
         log.error("the end of the run could not be recorded: %s", halted.error)

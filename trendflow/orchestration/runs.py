@@ -24,13 +24,14 @@ from trendflow.contracts.keys import model_signature
 from trendflow.contracts.manifest import new_manifest
 from trendflow.contracts.schema import validate_document
 from trendflow.contracts.video_document import VideoDocument
-from trendflow.models.catalogue import CatalogueEntry
-from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models, verify_models
-from trendflow.orchestration.acceptance import accept, this_process
+from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models
+from trendflow.orchestration.acceptance import accept
 from trendflow.orchestration.deleted import require_not_deleted
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.limits import RunClock
+from trendflow.orchestration.processes import this_process
 from trendflow.orchestration.recorder import RunRecorder
+from trendflow.state.layout import request_key
 from trendflow.storage.cost_registry import CostRegistry
 from trendflow.storage.object_store import ObjectNotFound
 
@@ -41,10 +42,6 @@ PLANNING_EXECUTIONS = 4 * PLANNED_FROM
 
 def new_run_id() -> str:
     return str(uuid.uuid4())
-
-
-def request_key(run_path: str) -> str:
-    return f"state/{run_path}/run_request.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +130,11 @@ def measured_costs(deployment: Deployment) -> list[CostEstimate]:
     return estimates(CostRegistry(deployment.store, deployment.schemas).rows(PLANNING_EXECUTIONS))
 
 
-def resolve_profile(deployment: Deployment, profile: str) -> dict[str, ResolvedModel]:
-    """The models a profile needs, with digests, devices and servers checked. Raises what `resolve_models` raises."""
+def resolve_profile(deployment: Deployment, profile: str, *, executed_here: bool = True) -> dict[str, ResolvedModel]:
+    """The models a profile needs, with digests, devices and servers checked; the last two only where it is executed.
+
+    Raises what `resolve_models` raises.
+    """
     chosen = deployment.graph.profile(profile)
     return resolve_models(
         deployment.catalogue,
@@ -144,19 +144,7 @@ def resolve_profile(deployment: Deployment, profile: str) -> dict[str, ResolvedM
         production=deployment.settings.production,
         runtimes=chosen.runtimes,
         require_served=lambda entry: deployment.triton.require(entry),
-    )
-
-
-def verify_profile(deployment: Deployment, profile: str) -> dict[str, CatalogueEntry]:
-    """The same where runs are only accepted: the host that executes them has the device. Raises as `verify_models`."""
-    chosen = deployment.graph.profile(profile)
-    return verify_models(
-        deployment.catalogue,
-        chosen.models,
-        _mapped_roles(deployment, profile),
-        deployment.settings.models_dir,
-        production=deployment.settings.production,
-        runtimes=chosen.runtimes,
+        executed_here=executed_here,
     )
 
 
@@ -288,7 +276,7 @@ def view_run(deployment: Deployment, partition_key: str) -> RunContext:
     block = manifest["run"]
     try:
         request = json.loads(deployment.store.get(request_key(run_path_of(partition_key))))
-    except ObjectNotFound:  # requests are kept for days, artifacts for weeks
+    except ObjectNotFound:  # earlier releases kept requests for days only
         request = {"profile": block["profile"], "force_recompute": False}
     return RunContext(deployment, RunIdentity.from_mapping(block), request)
 
@@ -305,7 +293,7 @@ def open_run(deployment: Deployment, partition_key: str) -> RunContext:
         request = json.loads(deployment.store.get(request_key(run_path_of(partition_key))))
     except ObjectNotFound as exc:
         raise TrendFlowError(
-            "dependency_missing", f"The run {partition_key} was never submitted to this store.", kind="run_request"
+            "dependency_missing", f"The store holds no request for the run {partition_key}.", kind="run_request"
         ) from exc
     problems = validate_document(deployment.schemas, REQUEST_SCHEMA, request)
     if problems:

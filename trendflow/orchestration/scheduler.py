@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from trendflow.orchestration.acceptance import this_process
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.knobs import knobs_of
+from trendflow.orchestration.processes import this_process
 from trendflow.orchestration.submitting import OpenDesk, open_desk
 from trendflow.state.errors import Fenced
 from trendflow.state.global_manager import GlobalManager
@@ -84,7 +85,7 @@ class Scheduler:
     def _current(self) -> Level1:
         if self._level1 is None:
             desk = self.desk
-            knobs = {**asdict(desk.limits), "handed_over_runs": self.deployment.settings.handed_over_runs}
+            knobs = {**asdict(desk.limits), **knobs_of(self.deployment.settings)}
             manager = GlobalManager.open(desk.states, holder=this_process(), knobs=knobs)
             queue = Level1Queue(desk.store, desk.inbox, manager, desk.states.clock, desk.admission, limits=desk.limits)
             self._level1 = Level1(manager, queue)

@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from trendflow.orchestration.runs import RunContext
@@ -41,16 +42,29 @@ def sweep_scratch(root: Path, abandoned_sec: float = ABANDONED_SEC) -> int:
     Judged by age and not by the process id, which means nothing on another host or in another container.
     """
     removed = 0
-    for folder in root.glob("*/*/*/*"):
+    for folder in _below(root, 4):
         try:
             abandoned = time.time() - folder.stat().st_mtime >= abandoned_sec
-        except FileNotFoundError:  # its process has just removed it
+        except OSError:  # its process has just removed it, or it belongs to somebody else
             continue
         if abandoned:
             log.warning("a scratch folder that a process left is removed")
             _remove(folder)
             removed += 1
     return removed
+
+
+def _below(folder: Path, levels: int) -> Iterator[Path]:
+    """What lies so many levels below a folder, of which other processes remove parts meanwhile."""
+    try:
+        found = list(folder.iterdir())
+    except OSError:  # gone, or no folder
+        return
+    for path in found:
+        if levels == 1:
+            yield path
+        else:
+            yield from _below(path, levels - 1)
 
 
 def keep_scratch_swept(root: Path) -> None:

@@ -190,6 +190,14 @@ def discard_text(deployment: Deployment, run_path: str, error: TrendFlowError | 
             texts.discard(digest, run_path)
 
 
+def forget_text(deployment: Deployment, platform_id: str, video_id: str) -> None:
+    """Remove the texts of a deleted video. Raises `storage_unavailable`."""
+    texts = waiting_texts(deployment.settings)
+    if texts is not None:
+        with closing(texts):
+            texts.forget(platform_id, video_id)
+
+
 @contextmanager
 def _else_by_age() -> Iterator[None]:
     try:

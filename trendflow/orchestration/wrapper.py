@@ -15,6 +15,7 @@ from typing import Any
 from trendflow.contracts.canonical import utc_now
 from trendflow.contracts.errors import TrendFlowError, as_typed
 from trendflow.contracts.manifest import (
+    CANCELLED,
     RUN_TIME_UP,
     DerivedStatus,
     component_row_from_meta,
@@ -205,13 +206,17 @@ def skip(run: RunContext, component: str, because: str) -> None:
 
 
 def finalise(run: RunContext, because: str | None = None) -> dict[str, Any]:
-    """Write what only the end of a run knows: skipped components, warnings and the finishing time."""
+    """Write what only the end of a run knows: skipped components, warnings and the finishing time.
+
+    `because`: why components did not run that nothing else stopped. A cancellation is no reason any more when the run
+    went on after it.
+    """
 
     counted = run.recorder.retries  # rows know of the last attempt alone
 
     def close(manifest: dict[str, Any]) -> dict[str, Any]:
         rows = {row["name"]: row for row in manifest["components"]}
-        skipped = {entry["name"] for entry in manifest["run"]["skipped"]}
+        skipped = {entry["name"] for entry in manifest["run"]["skipped"] if entry["because"] != CANCELLED}
         failed = sorted((row for row in rows.values() if row["status"] == "error"), key=lambda row: row["finished_at"])
         cause = next((row for row in failed if ends_run(row, run.required)), None)
         reason = because or (_why(cause) if cause else "not executed")
@@ -236,14 +241,16 @@ def run_status(run: RunContext, manifest: Mapping[str, Any]) -> DerivedStatus:
 
 
 def run_error(run: RunContext, manifest: Mapping[str, Any]) -> TrendFlowError | None:
-    """What ended the run: a failure, or a required component that could not run. None while neither happened."""
+    """What ended the run: a failure, a required component that could not run, or a cancellation. None without any."""
     for row in manifest["components"]:
         if ends_run(row, run.required):
             return TrendFlowError(row["error_code"], row["error"])
+    if run_status(run, manifest) == "cancelled":
+        return TrendFlowError("cancelled", "The run was cancelled.")
     skipped = {entry["name"]: entry["because"] for entry in manifest["run"]["skipped"]}
     # In graph order the first is the one that its own dependency stopped; the others were skipped because of it.
     for name in run.required:
-        if name in skipped:
+        if skipped.get(name, CANCELLED) != CANCELLED:
             return skipped_error(name, skipped[name])
     return None
 

@@ -96,10 +96,10 @@ class PublicationRule:
             yield from (Removal.of("tables", info) for info in objects)
 
 
-def indexed_run(store: ObjectStore, info: ObjectInfo) -> str | None:
-    """Run path of an artifact index entry, empty for one that cannot be read; None when it is gone."""
+def indexed_run(store: ObjectStore, info: ObjectInfo, field: str = "run_path") -> str | None:
+    """The run that an index entry names in this field, empty where it cannot be read; None when the entry is gone."""
     try:
-        return str(json.loads(store.get(info.key))["run_path"])
+        return str(json.loads(store.get(info.key))[field])
     except ObjectNotFound:
         return None
     except (ValueError, KeyError, TypeError):

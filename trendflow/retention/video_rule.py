@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from trendflow.contracts.manifest import Manifest
 from trendflow.contracts.vocab import PLATFORM_IDS
 from trendflow.retention.policy import RetentionPolicy
 from trendflow.retention.removal import Reason, Removal
-from trendflow.storage.object_store import ObjectInfo, ObjectNotFound, ObjectStore
+from trendflow.retention.shared_rules import indexed_run
+from trendflow.state.layout import request_key
+from trendflow.storage.object_store import ObjectInfo, ObjectStore
 from trendflow.storage.result_store import MANIFEST_NAME, ResultStore
 
 RESULTS, FRAMES, RENDERED, STATE = "result_store", "frames_store", "render_cache", "state"
@@ -120,7 +121,7 @@ class VideoRule:
                 yield from self._parts(run)
         standing = damaged | {run.path for run in runs if run.manifest is not None} - leaving - gone
         for info in entries:
-            named = _run_named(self._store, info)
+            named = indexed_run(self._store, info, "latest_success_run_id")
             if named is not None and f"{scope}/{named}" not in standing and not self._is_younger(info.last_modified):
                 yield Removal.of("index", info)
 
@@ -172,7 +173,8 @@ class VideoRule:
             yield from self._older("frames", frames)
         elif datetime.fromisoformat(block["expires_at"]) <= self._now:
             yield from (Removal.of("frames", info) for info in frames)
-        state = run.objects.get(STATE, ())
+        request = request_key(run.path)
+        state = [info for info in run.objects.get(STATE, ()) if run.manifest is None or info.key != request]
         if run.ended_at is not None or run.manifest is None:
             yield from self._older("state", state)
 
@@ -197,13 +199,3 @@ def _named(run: _Run) -> set[str]:
     rows = run.manifest["components"] if run.manifest is not None else ()
     named = {f"{folder}/{artifact['path']}" for row in rows for artifact in row["artifacts"]}
     return named | ({f"{folder}/{MANIFEST_NAME}"} if run.manifest is not None else set())
-
-
-def _run_named(store: ObjectStore, info: ObjectInfo) -> str | None:
-    """Run id of a run index entry, empty for one that cannot be read; None when it is gone."""
-    try:
-        return str(json.loads(store.get(info.key))["latest_success_run_id"])
-    except ObjectNotFound:
-        return None
-    except (ValueError, KeyError, TypeError):
-        return ""

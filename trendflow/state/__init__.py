@@ -15,7 +15,7 @@ process at a time: another one that opens it takes it over, and there is no way 
     RunManager.create(states, identity, profile, plan, holder=…)             # submission: pending
       .queued()
     manager = RunManager.open(states, run_path, holder=worker)               # a worker takes over; fences others off
-    manager.begin(worker=…, device=…, resolved_models=…)                     # running; after a lost worker or an end:
+    manager.begin(worker=…, device=…, resolved_models=…, knobs=…)            # running; after a lost worker or an end:
                                                                              # recovering, a new attempt, running
     manager.component_started(name, owner=…)
     manager.component_progress(name, done, total)                            # as often as one likes
@@ -27,9 +27,9 @@ process at a time: another one that opens it takes it over, and there is no way 
     manager.cache_check_failed(name, error_code)
     manager.component_warning(name, code);  manager.warning(code)
     manager.flag("frames_ready", by=name)
-    manager.costs_recorded(rows);  manager.resumed();  manager.completed_from_cache()
+    manager.costs_recorded(rows, components);  manager.resumed();  manager.completed_from_cache()
     manager.cancel_requested                                                 # after follow(), at unit boundaries
-    manager.succeed() | manager.fail(error) | manager.cancel()               # also writes state_events.jsonl
+    manager.succeed() | manager.fail(error) | manager.cancel()               # also writes the exports
     manager.checkpoint_if_due()                                              # with every heartbeat
     manager.close()
 
@@ -51,6 +51,9 @@ caller, nothing was written. Reporting again what is so already is allowed and r
     states.events(run_path, after=seq)                                       # resumable by number, also when folded
     states.request_cancel(run_path)                                          # False: the run has ended
     status_document(view, queue_position=…, expected_sec=…), etag(document)
+
+**What stays of a run that ended** is written beside its files (`export`): its events as lines of one file, and what it
+took and with what (`runtime_report`), which follows from them. A later attempt replaces both.
 
 **Upkeep**: `fold_run(states, run_path, holder=…)` turns the event objects of a run that ended into its export.
 """

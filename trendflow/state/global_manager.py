@@ -31,6 +31,8 @@ class GlobalManager:
         """Take over level 1. `knobs` are those in force from now on; without them the known ones stay."""
         made = cls(states)
         made._file.start({"holder": holder, **({} if knobs is None else {"knobs": dict(knobs)})})
+        # Whoever had level 1 until then may have taken a deleted video out of its file after that was read here.
+        made._view.reopen()
         return made
 
     @property
@@ -76,8 +78,9 @@ class GlobalManager:
 
         With `leave_since` a manager that this one replaced, and that follows the log, still finds out from it.
         """
+        saved_seq = self.document["last_seq"]
         self.checkpoint()
-        return self._journal.fold(keep_since, leave_since)
+        return self._journal.fold(keep_since, leave_since, saved_seq=saved_seq)
 
     def close(self) -> None:
         self.checkpoint()

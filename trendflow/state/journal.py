@@ -11,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from trendflow.contracts.canonical import canonical_json
+from trendflow.contracts.errors import TrendFlowError
 from trendflow.state.errors import damaged
 from trendflow.state.events import Event, EventCodec
 from trendflow.state.layout import event_key, event_number, events_folder, export_key
 from trendflow.storage.object_store import ObjectNotFound, ObjectStore
+from trendflow.storage.retry import ContentionPolicy, exhausted
 
 _READERS = 8
 # A log may be folded between its listing and the reading of its objects; then the next look finds it in the export.
@@ -88,26 +90,38 @@ class Journal:
                 return _checked(events, first, end)
         raise damaged("The log lacks an event.")
 
-    def export(self, keep_since: str | None = None) -> int:
-        """Write the events to `state_events.jsonl`, one canonical JSON per line. Returns the last number.
+    def export(self, keep_since: str | None = None, saved_seq: int = 0) -> Sequence[Event]:
+        """Write the events to `state_events.jsonl`, one canonical JSON per line. Returns what was written.
 
-        `keep_since` (UTC) leaves older events out, except the last one of all: the log is then no longer complete, and
-        only checkpoints know what it began with.
+        `keep_since` (UTC) leaves older events out: the log is then no longer complete, and only checkpoints know what
+        it began with. So those from `saved_seq` on, the number up to which the caller wrote one, stay in any case.
         """
-        events = self.read(min(self._folded(1), default=1)).events
-        if not events:
-            return 0
-        kept = [event for event in events[:-1] if keep_since is None or event.ts >= keep_since]
-        lines = (canonical_json(event.as_dict()) + b"\n" for event in [*kept, events[-1]])
-        self._store.put(export_key(self._folder), b"".join(lines))
-        return events[-1].seq
+        key, known = export_key(self._folder), saved_seq if keep_since is not None else 0
+        for _ in ContentionPolicy().attempts():
+            tag = self._export_tag()
+            events = self.read(min(self._folded(1), default=1)).events
+            if not events:
+                return []
+            kept = [event for event in events[:-1] if event.seq >= known or event.ts >= (keep_since or "")]
+            kept.append(events[-1])
+            data = b"".join(canonical_json(event.as_dict()) + b"\n" for event in kept)
+            # What somebody else left out since, because a video was deleted, must not come back.
+            if self._store.put_if_absent(key, data) if tag is None else self._store.put_if_match(key, data, tag):
+                return kept
+        raise exhausted(TrendFlowError("storage_unavailable", "The export of a log stayed contended for too long."))
 
-    def fold(self, keep_since: str | None = None, leave_since: str | None = None) -> int:
+    def _export_tag(self) -> str | None:
+        try:
+            return self._store.get_with_etag(export_key(self._folder))[1]
+        except ObjectNotFound:
+            return None
+
+    def fold(self, keep_since: str | None = None, leave_since: str | None = None, *, saved_seq: int = 0) -> int:
         """Export, then remove the event objects that the export replaces; returns how many there were.
 
         Objects of events from `leave_since` (UTC) on are left for those who follow the log number by number.
         """
-        end = self.export(keep_since)
+        end = max((event.seq for event in self.export(keep_since, saved_seq)), default=0)
         recent = (
             () if leave_since is None else (seq for seq, event in self._folded(1).items() if event.ts >= leave_since)
         )

@@ -10,6 +10,9 @@ from trendflow.contracts.vocab import PROCESSORS
 
 GLOBAL_FOLDER = "state/_global"
 EXPORT_NAME = "state_events.jsonl"
+REPORT_NAME = "scheduler_runtime_report.json"
+REQUEST_NAME = "run_request.json"
+"""What the run was asked for. It lies beside the state, and is needed for as long as the run may be computed again."""
 
 GLOBAL, RUN, CONTROL = "global", "run", "control"
 """Managers besides those of the processors, which bear the names of these. `control` owns no file: it asks."""
@@ -39,6 +42,14 @@ def file_key(folder: str, manager: str) -> str:
 
 def export_key(folder: str) -> str:
     return f"{folder}/{EXPORT_NAME}"
+
+
+def report_key(folder: str) -> str:
+    return f"{folder}/{REPORT_NAME}"
+
+
+def request_key(run_path: str) -> str:
+    return f"state/{run_path}/{REQUEST_NAME}"
 
 
 def events_folder(folder: str) -> str:

@@ -23,7 +23,8 @@ def empty() -> Document:
 def may_be_retried(document: Document) -> bool:
     """Whether the run ended of an error that may have passed, so that the scheduler may launch it again by itself.
 
-    A request to cancel such a run holds for what comes.
+    A request to cancel such a run keeps the scheduler from that, and holds for what it has launched already. It does
+    not hold for the attempt of somebody else.
     """
     return document["status"] == "error" and ERROR_RULES[document["error_code"]].max_retries > 0
 
@@ -50,11 +51,12 @@ def _run_status(document: Document, event: Event) -> Document:
         "error": data.get("error"),
         "error_code": data.get("error_code"),
         "finished_at": event.ts if to in RUN_END else None,
+        "relaunch_scheduled": False,
     }
     if to == "recovering":
         changed["warnings"] = []  # what stays done repeats its own
-        if document["status"] in RUN_END and not may_be_retried(document):
-            changed["cancel_requested_at"] = None  # it was meant for the attempt that has ended
+        if document["status"] in RUN_END and not document["relaunch_scheduled"]:
+            changed["cancel_requested_at"] = None  # it was meant for the attempt that has ended, not for a person's own
     if to == "running":
         changed["started_at"] = document["started_at"] or event.ts
         changed["resolved_models"] = data.get("resolved_models", document["resolved_models"])
@@ -83,6 +85,7 @@ def _accepted(document: Document, event: Event) -> Document:
         "started_at": None,
         "finished_at": None,
         "cancel_requested_at": None,
+        "relaunch_scheduled": False,
     }
 
 
@@ -109,7 +112,8 @@ def _count(document: Document, change: int) -> Document:
 
 
 def _retry_scheduled(document: Document, event: Event) -> Document:
-    return {**document, "retry_count": document["retry_count"] + 1}
+    of_run = {"relaunch_scheduled": True} if event.level == 2 else {}
+    return {**document, **of_run, "retry_count": document["retry_count"] + 1}
 
 
 def set_flag(document: Document, event: Event) -> Document:

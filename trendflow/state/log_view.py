@@ -94,6 +94,11 @@ class LogView:
                 elif not self._take(event):
                     self._documents, self._end, self._torn = self._recovered()
 
+    def reopen(self) -> None:
+        """Recover anew, from the checkpoints as they are now."""
+        with self._lock:
+            self._documents, self._end, self._torn = self._recovered()
+
     def append(self, writer: Writer, draft: Callable[[Documents], Draft | None]) -> Event | None:
         """Record what `draft` makes of the documents, under the next free number.
 

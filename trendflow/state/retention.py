@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.state.documents import Document
+from trendflow.state.errors import Fenced
 from trendflow.state.global_manager import GlobalManager
 from trendflow.state.layout import GLOBAL, RUN
 from trendflow.state.run_manager import RunManager
@@ -16,19 +17,20 @@ def fold_run(states: StateStore, run_path: str, *, holder: str) -> int:
     """Fold the events of a run that ended into `state_events.jsonl`; returns how many objects were removed.
 
     A run that lives, or was never accepted, is left alone. State files that lag behind the log, because their manager
-    was cut short at the end, are brought up to date before: readers of a folded log rely on them.
+    was cut short at the end, are brought up to date before: readers of a folded log rely on them. So is the report.
     """
     log = states.run_log(run_path)
     documents, part = log.recover()
     if documents[RUN]["status"] not in RUN_END:
         return 0
-    saved = log.saved(log.checkpoints)
+    saved, end = log.saved(log.checkpoints), part.end
     if not saved or any(document["last_seq"] < part.end for document in saved.values()):
         manager = RunManager.open(states, run_path, holder=holder, only_if=RUN_END)
         if manager is None:
             return 0
         manager.close()
-    return log.journal.fold()
+        end = manager.view.run["last_seq"]
+    return states.run_export(run_path).fold(end)
 
 
 def forget_video(states: StateStore, platform_id: str, video_id: str, *, holder: str) -> None:
@@ -41,17 +43,20 @@ def forget_video(states: StateStore, platform_id: str, video_id: str, *, holder:
     for _ in ContentionPolicy().attempts():
         log = states.global_log()
         manager = GlobalManager.open(states, holder=holder)
-        log.checkpoints.write(GLOBAL, _without(manager.document, folder))
-        stored = log.checkpoints.read(GLOBAL)
-        if stored is not None and stored == _without(stored, folder):
-            log.journal.fold(_NO_HISTORY)
-            return
-        # Another manager took level 1 over in between and wrote what it knew.
+        clean = _without(manager.document, folder)
+        try:
+            log.checkpoints.write(GLOBAL, clean)
+            manager.follow()
+        except Fenced:
+            continue  # by one that knows the video, for it opened level 1 before the file was written
+        # Whoever opens it from here on begins with that file, and needs what was written since.
+        log.journal.fold(_NO_HISTORY, saved_seq=clean["last_seq"])
+        return
     raise exhausted(TrendFlowError("storage_unavailable", "Level 1 stayed contended for too long."))
 
 
 _NO_HISTORY = "9999"
-"""Later than any event: of the log only its last event is kept."""
+"""Later than any event."""
 
 
 def _without(document: Document, folder: str) -> Document:

@@ -43,6 +43,7 @@ class RunManager:
         self._run_path = run_path
         self._clock = states.clock
         self._log = states.run_log(run_path)
+        self._export = states.run_export(run_path)
         self._view = LogView(self._log, self._clock)
         self._files: dict[str, FileManager] = {}
         self._progress_at: dict[str, float] = {}
@@ -108,7 +109,14 @@ class RunManager:
         self._run_status("queued", {})
         self.checkpoint_if_due()
 
-    def begin(self, *, worker: str, device: str | None, resolved_models: Mapping[str, Mapping[str, str]]) -> None:
+    def begin(
+        self,
+        *,
+        worker: str,
+        device: str | None,
+        resolved_models: Mapping[str, Mapping[str, str]],
+        knobs: Mapping[str, Any] | None = None,
+    ) -> None:
         """A worker begins the run, or takes it up again after another worker, a retry or its own restart.
 
         In the second case the run recovers first: what was running, failed or was skipped waits again, in a new
@@ -121,7 +129,9 @@ class RunManager:
             self._recover()
         self._beginning = True  # until it is through: a repeated call is no other attempt
         models = {role: dict(model) for role, model in resolved_models.items()}
-        self._run_status("running", {"worker": {"id": worker, "device": device}, "resolved_models": models})
+        with_knobs = {} if knobs is None else {"knobs": dict(knobs)}
+        who = {"id": worker, "device": device}
+        self._run_status("running", {"worker": who, "resolved_models": models, **with_knobs})
         self.checkpoint()
         self._beginning = False
 
@@ -233,8 +243,10 @@ class RunManager:
     def warning(self, code: str) -> None:
         self._run_note("warning", {"code": code})
 
-    def costs_recorded(self, rows: int) -> None:
-        self._run_note("cost_recorded", {"rows": rows})
+    def costs_recorded(self, rows: int, components: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """The cost registry has taken rows of this execution; `components`: what they say, as events have it."""
+        found = {name: dict(row) for name, row in (components or {}).items()}
+        self._run_note("cost_recorded", {"rows": rows, **({"components": found} if found else {})})
 
     def resumed(self) -> None:
         """Part of the run was done before its message came."""
@@ -314,7 +326,7 @@ class RunManager:
     def _end(self, status: str, data: Mapping[str, Any]) -> None:
         self._run_status(status, data)
         self.checkpoint()
-        self._log.journal.export()
+        self._export.write()
 
     def _run_status(self, to: str, data: Mapping[str, Any]) -> None:
         def draft(documents: Documents) -> Draft | None:

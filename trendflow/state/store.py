@@ -12,6 +12,7 @@ from trendflow.state.clock import Clock, SystemClock
 from trendflow.state.documents import Document, Documents
 from trendflow.state.errors import IllegalTransition
 from trendflow.state.events import Draft, Event, EventCodec
+from trendflow.state.export import RunExport
 from trendflow.state.journal import Journal
 from trendflow.state.layout import CONTROL, GLOBAL, GLOBAL_FOLDER, RUN, run_folder
 from trendflow.state.log_view import Log, LogView, Writer
@@ -45,6 +46,10 @@ class StateStore:
         folder = run_folder(run_path)
         checkpoints = Checkpoints(self._store, folder, self._schemas)
         return Log(self._journal(folder), checkpoints, no_run, apply_to_run, _saved_run)
+
+    def run_export(self, run_path: str) -> RunExport:
+        folder = run_folder(run_path)
+        return RunExport(self._store, folder, self._schemas, self._journal(folder))
 
     def global_log(self) -> Log:
         checkpoints = Checkpoints(self._store, GLOBAL_FOLDER, self._schemas)

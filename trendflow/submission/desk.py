@@ -47,7 +47,8 @@ class _Found:
 class SubmissionDesk:
     """Accepts submissions from any number of threads and processes at once.
 
-    `deleted()` gives the (platform_id, video_id) that may not come back, such as `Tombstones`; asked once a submission.
+    `deleted()` gives the (platform_id, video_id) that may not come back, such as `Tombstones`. It is asked before and
+    after a submission is stored: a deletion refuses the video before it removes anything, so one sees the other.
     """
 
     def __init__(
@@ -96,10 +97,19 @@ class SubmissionDesk:
                 if minted & set(lost):  # an attempt under this id died, and was about other videos
                     raise _another_submission()
                 # What another submission reserved meanwhile is taken when we look again.
-            standing = self._inbox.put(made)
+            standing = self._without_deleted(self._inbox.put(made))
         if standing.request_digest != digest:
             raise _another_submission()
         return standing
+
+    def _without_deleted(self, submission: Submission) -> Submission:
+        """The submission as it stands, without the videos that were deleted while it was decided."""
+        deleted = self._deleted()
+        named = {(message.identity.platform_id, message.identity.video_id) for _, message in submission.messages}
+        gone = [video for video in sorted(named) if video in deleted]
+        for video in gone:
+            self._inbox.forget(*video)
+        return self._inbox.read(submission.submission_id) if gone else submission
 
     def waiting(self) -> int:
         """Length of the queue: runs that wait in level 1, and accepted ones that level 1 does not know yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -20,6 +20,8 @@ MAX_LIST_BYTES = 16 << 20
 MAX_ENTRIES = 10_000
 COLUMNS = ("source", "video_id", "run_id", "priority")
 """What an entry of a CSV or JSON list may state; `source` is required."""
+_SHOWN = 80
+"""Characters of a refused header that its refusal repeats."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,10 @@ def _csv(text: str) -> Iterator[tuple[str, Any]]:
     try:
         header = reader.fieldnames or ()
         if "source" not in header or set(header) - set(COLUMNS) or len(set(header)) < len(header):
-            raise _refused(f"The header of a CSV list holds 'source' and at most {', '.join(COLUMNS[1:])}.")
+            raise _refused(
+                f"The header of a CSV list holds 'source' and at most {', '.join(COLUMNS[1:])}; "
+                f"this one holds {_shown(header)}."
+            )
         for row in reader:
             # A field too many stands under None, a missing one is None; both are told as one sentence below.
             yield f"line {reader.line_num}", {name: value for name, value in row.items() if value != ""}
@@ -80,6 +85,8 @@ def _csv(text: str) -> Iterator[tuple[str, Any]]:
 def _json(text: str) -> Iterator[tuple[str, Any]]:
     try:
         rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _refused(f"The list is not JSON from line {error.lineno}, column {error.colno} on.") from None
     except (ValueError, RecursionError):
         raise _refused("The list is not JSON.") from None
     if not isinstance(rows, list):
@@ -121,6 +128,12 @@ def _priority(values: Mapping[str, str], default: Priority) -> Priority:
         if priority == wanted:
             return priority
     raise _refused(f"A priority is one of {', '.join(PRIORITIES)}.")
+
+
+def _shown(header: Sequence[str]) -> str:
+    """A header for a person, and the beginning of a file that has none."""
+    text = ", ".join(repr(name) for name in header)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
 
 
 def _refused(message: str) -> TrendFlowError:

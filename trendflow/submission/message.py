@@ -82,11 +82,21 @@ def parse_message(schemas: SchemaRegistry, document: Any) -> Message:
     problems = validate_document(schemas, MESSAGE_SCHEMA, document)
     if problems:
         raise TrendFlowError("input_constraint_violated", f"The queue message breaks its contract: {problems[0]}")
-    identity, source = RunIdentity.from_mapping(document), document["video_source"]
-    if (source["type"] == "youtube_url") != (identity.platform_id == "youtube"):
+    require_platform(document)
+    return read_message(document)
+
+
+def require_platform(document: Mapping[str, Any]) -> None:
+    """What the schema of a message cannot say. Raises `input_constraint_violated`."""
+    if (document["video_source"]["type"] == "youtube_url") != (document["platform_id"] == "youtube"):
         raise TrendFlowError("input_constraint_violated", "The video source is not of the message's platform.")
+
+
+def read_message(document: dict[str, Any]) -> Message:
+    """A message from JSON that was validated before."""
+    source = document["video_source"]
     return Message(
-        identity=identity,
+        identity=RunIdentity.from_mapping(document),
         source=VideoSource(source["type"], source["locator"], source.get("sha256")),
         user_id=document["user_id"],
         profile=document.get("profile"),

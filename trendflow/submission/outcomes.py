@@ -10,8 +10,9 @@ from typing import Any
 from trendflow.contracts.identity import partition_key_of
 from trendflow.contracts.manifest import Manifest, ends_run, run_status
 from trendflow.contracts.vocab import RunState
+from trendflow.state.log_view import LogView
 from trendflow.state.status import overall_progress
-from trendflow.state.store import RunView, StateStore
+from trendflow.state.store import RunView, StateStore, view_of
 from trendflow.state.transitions import RUN_END
 from trendflow.storage.object_store import ObjectStore
 from trendflow.storage.result_store import ResultStore
@@ -72,6 +73,7 @@ class Outcomes:
 
     def __init__(self, store: ObjectStore, states: StateStore, inbox: Inbox, required: Required) -> None:
         self._results, self._states, self._inbox, self._required = ResultStore(store), states, inbox, required
+        self._followed: dict[str, LogView] = {}
 
     def of(self, submission: Submission) -> list[Outcome | None]:
         """The outcome of each item, in the order of the items; None where no run answers it."""
@@ -99,7 +101,10 @@ class Outcomes:
                 return Outcome(path, "pending")
             manifest = self._results.read_manifest(path) if with_manifests else None
             # The log of a run that level 1 saw succeed says nothing more than its manifest, and takes longer to read.
-            view = None if listed == "success" and manifest is not None else self._states.read_run(path)
+            if listed == "success" and manifest is not None:
+                view = None
+            else:
+                view = self._states.read_run(path) if with_manifests else self._follow(path)
             if view is None and manifest is None and not with_manifests:
                 manifest = self._results.read_manifest(path)  # all that is left of a run that ended days ago
             if view is None and manifest is None:
@@ -108,6 +113,18 @@ class Outcomes:
 
         with ThreadPoolExecutor(_READERS) as readers:
             return {outcome.run_path: outcome for outcome in readers.map(read, run_paths)}
+
+    def _follow(self, path: str) -> RunView | None:
+        """The run as it stands. What is known of a live one is kept, so that only news are read the next time."""
+        log = self._followed.get(path)
+        if log is None:
+            log = self._followed[path] = LogView(self._states.run_log(path), self._states.clock)
+        else:
+            log.follow()
+        view = view_of(log.documents)
+        if view is None or view.run["status"] in RUN_END:
+            del self._followed[path]
+        return view
 
     def _outcome(self, path: str, view: RunView | None, manifest: Manifest | None) -> Outcome:
         rows: Sequence[Mapping[str, Any]] = [] if manifest is None else manifest["components"]
@@ -129,12 +146,14 @@ class Outcomes:
         assert manifest is not None  # the caller has one of the two
         required = self._required(manifest["run"]["profile"])
         status = run_status(manifest, required)
-        failed = next((row for row in rows if ends_run(row, required)), None)
+        failed: Mapping[str, Any] = next((row for row in rows if ends_run(row, required)), {})
+        if status == "cancelled":
+            failed = {"error": "The run was cancelled.", "error_code": status}
         return Outcome(
             path,
             status,
-            None if failed is None else failed["error_code"],
-            None if failed is None else failed["error"],
+            failed.get("error_code"),
+            failed.get("error"),
             min((row["started_at"] for row in rows), default=None),
             manifest["run"]["finished_at"],
             1.0 if status in RUN_END else 0.0,

@@ -18,7 +18,11 @@ SCHEMA = "submission_report_v1"
 LIST_SCHEMA = "submission_list_v1"
 DECISIONS = ("new", "cached", "duplicate", "exists", "refused")
 SYSTEMATIC = 0.05
-"""Share of the items from which one error code, or one empty reason of a component, is no accident any more."""
+"""Share of the items from which one error code is no accident any more."""
+_OF_THE_ITEMS = frozenset(
+    {"input_constraint_violated", "source_unavailable", "video_unreadable", "video_file_corrupted", "cancelled"}
+)
+"""Codes that tell what was submitted and what people did to it; the deployment has nothing to be examined for."""
 
 Report = dict[str, Any]
 Verdict = Literal["done", "explained", "open", "gone"]
@@ -215,7 +219,7 @@ def _next_steps(report: Report) -> list[dict[str, str | None]]:
     if counts["open"]:
         step(f"not everything is finished ({counts['open']} left); watch it", f"trendflow submissions {name} --wait")
     for failure in report["failures"]:
-        if failure["items"] > max(1, SYSTEMATIC * counts["items"]):
+        if failure["items"] > max(1, SYSTEMATIC * counts["items"]) and failure["error_code"] not in _OF_THE_ITEMS:
             step(f"{failure['error_code']} ended {failure['items']} items, which is no accident", "trendflow doctor")
     transient = sum(
         failure["items"] for failure in report["failures"] if failure["class"] == "transient" and failure["at"] == "run"

@@ -145,7 +145,9 @@ def message_of(
     for name in VERSIONS:
         if getattr(request, name) != facts.versions[name]:
             raise TrendFlowError(
-                "config_invalid", f"The deployment has another {name} than the request states.", field=name
+                "config_invalid",
+                f"The {name} of the deployment is {facts.versions[name]}, not what the request states.",
+                field=name,
             )
     if request.config_hash not in (None, facts.config_hash):
         raise TrendFlowError(

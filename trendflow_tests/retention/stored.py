@@ -49,6 +49,7 @@ def make_run(
     store.put(f"frames_store/{path}/video/metadata.json", b"{}")
     store.put(f"render_cache/{path}/report.html", f"<p>{text}</p>".encode())
     store.put(f"state/{path}/run_request.json", canonical_json({"locator": f"/films/{video_id}/{text}.mp4"}))
+    store.put(f"state/{path}/run_state.json", b"{}")
     if ended is not None:
         results.update_manifest(path, lambda found: update_run(found, finished_at=stamp(ended)))
         RunIndex(store).record(identity, stamp(ended))

@@ -66,7 +66,9 @@ def test_frames_and_state_go_after_a_week_and_the_rest_stays(any_store: ObjectSt
     assert all_keys(any_store) == before
     done = collect(any_store, 8 * DAY)
     gone = before - all_keys(any_store)
-    assert gone == {key for key in before if key.startswith(("frames_store/", "state/"))}
+    request = f"state/{identity.run_path}/run_request.json"
+    assert request in before
+    assert gone == {key for key in before if key.startswith(("frames_store/", "state/"))} - {request}
     assert (done.objects["frames"], done.objects["state"]) == (2, 1)
     assert done.sizes["frames"] == len(b"frames ") + len(b"{}")
     assert lost_artifacts(any_store) == []

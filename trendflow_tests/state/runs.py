@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.identity import RunIdentity
 from trendflow.contracts.schema import SchemaRegistry
 from trendflow.state.events import Event
@@ -25,6 +27,7 @@ PLAN = (
     Planned("loudness_extractor", "audio", False, ("segmenter",)),
 )
 COMPONENTS = tuple(planned.name for planned in PLAN)
+SLOW = TrendFlowError("timeout", "Too slow.")
 
 
 class FixedClock:
@@ -110,6 +113,10 @@ def finished(manager: RunManager, name: str, status: Any = "success") -> None:
     """Compute one component."""
     manager.component_started(name, owner="worker-1")
     manager.component_finished(name, status, [f"{name}/{name}.npz"])
+
+
+def saved(store: ObjectStore, name: str) -> dict[str, Any]:
+    return json.loads(store.get(f"{FOLDER}/{name}.json"))
 
 
 def numbers(store: ObjectStore) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -14,9 +15,12 @@ from hypothesis import strategies as st
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.schema import validate_document
 from trendflow.state import level1
+from trendflow.state.checkpoints import Checkpoints
 from trendflow.state.errors import Fenced, IllegalTransition
 from trendflow.state.events import Event
+from trendflow.state.file_manager import FileManager
 from trendflow.state.global_manager import GlobalManager
+from trendflow.state.journal import Journal, LogPart
 from trendflow.state.replay import apply_to_deployment, no_deployment, replay_deployment
 from trendflow.state.retention import forget_video
 from trendflow.state.store import StateStore
@@ -216,6 +220,96 @@ def test_a_manager_notices_that_a_video_was_forgotten_behind_its_back(
     forget_video(states, "upload", "another-video", holder="erasure")
     with pytest.raises(Fenced):
         following.follow()
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_manager_that_opens_level_1_while_a_video_is_forgotten(states: StateStore, known: bool) -> None:
+    """It neither loses what it needs, nor brings the video back when it opened level 1 before that was without it."""
+    manager = GlobalManager.open(states, holder="daemon")
+    for number in range(5):
+        manager.run_status(path(number), "queued")
+    manager.run_status("upload/another-video/run", "queued")
+    manager.checkpoint()
+    opened: list[GlobalManager] = []
+
+    def meanwhile() -> None:
+        if not opened:
+            opened.append(GlobalManager.open(states, holder="daemon"))
+            opened[0].run_status(path(9), "queued")
+
+    with pytest.MonkeyPatch.context() as patch:
+        where = (Checkpoints, "write") if known else (Journal, "fold")
+        patch.setattr(*where, before(getattr(*where), meanwhile))
+        forget_video(states, "upload", "another-video", holder="erasure")
+    if known:
+        with pytest.raises(Fenced):
+            opened[0].checkpoint()
+    else:
+        opened[0].checkpoint()
+    expected = sorted(map(path, (0, 1, 2, 3, 4, 9)))
+    assert sorted(states.read_global()["runs"]) == expected
+    assert sorted(GlobalManager.open(states, holder="daemon").document["runs"]) == expected
+    forget_video(states, "upload", "video-9", holder="erasure")  # any later one
+
+
+def test_a_manager_that_read_level_1_before_a_video_was_forgotten_and_starts_while_it_is(states: StateStore) -> None:
+    manager = GlobalManager.open(states, holder="daemon")
+    manager.run_status(path(1), "queued")
+    manager.run_status("upload/another-video/run", "queued")
+    manager.checkpoint()
+    start, fold = FileManager.start, Journal.fold
+
+    def starting(file: FileManager, data: dict[str, Any]) -> bool:
+        if data["holder"] != "slow":
+            return start(file, data)
+        started: list[bool] = []
+
+        def meanwhile(journal: Journal, *arguments: Any, **named: Any) -> int:
+            started.append(start(file, data))
+            patch.undo()
+            return fold(journal, *arguments, **named)
+
+        patch.setattr(Journal, "fold", meanwhile)
+        forget_video(states, "upload", "another-video", holder="erasure")
+        return started[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileManager, "start", starting)
+        slow = GlobalManager.open(states, holder="slow")
+    slow.run_status(path(2), "queued")
+    slow.checkpoint()
+    assert sorted(states.read_global()["runs"]) == [path(1), path(2)]
+
+
+def test_a_fold_that_a_removal_overtakes_brings_nothing_back(states: StateStore) -> None:
+    manager = GlobalManager.open(states, holder="daemon")
+    manager.run_status("upload/another-video/run", "queued")
+    read, overtaken = Journal.read, list[bool]()
+
+    def slow(journal: Journal, first: int = 1) -> LogPart:
+        part = read(journal, first)
+        if not overtaken:
+            overtaken.append(True)
+            forget_video(states, "upload", "another-video", holder="erasure")
+        return part
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "read", slow)
+        states.global_log().journal.fold("2000")
+    assert overtaken
+    exported = states.global_log().journal.export()
+    assert all("another-video" not in str(event) for event in exported)
+    assert list(GlobalManager.open(states, holder="daemon").document["runs"]) == []
+
+
+def before(act: Callable[..., Any], first: Callable[[], object]) -> Callable[..., Any]:
+    """The act, with something that comes before it."""
+
+    def both(*arguments: Any, **named: Any) -> Any:
+        first()
+        return act(*arguments, **named)
+
+    return both
 
 
 STEP = st.tuples(st.sampled_from(("write", "follow", "open", "fold", "forget")), st.integers(0, 2))

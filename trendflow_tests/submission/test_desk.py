@@ -14,6 +14,7 @@ import pytest
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.storage.object_store import ObjectStore
 from trendflow.submission.admission import NotNow, SubmissionLimits
+from trendflow.submission.desk import SubmissionDesk
 from trendflow.submission.inbox import Inbox
 from trendflow.submission.items import Cached, Duplicate, Exists, New, Refused, Submission
 from trendflow.submission.message import Message
@@ -25,6 +26,21 @@ DAY_SEC = 24 * 3600.0
 
 def submit(deployment: Deployment, name: str, *drafts: Message | TrendFlowError) -> Submission:
     return deployment.desk.submit(submission_id(name), USER, drafts)
+
+
+def test_a_video_that_is_deleted_while_it_is_submitted_leaves_nothing() -> None:
+    """The deletion is complete between the decision about the submission and its storing."""
+    behind = Deployment()
+    looks: list[set[tuple[str, str]]] = [set(), {("youtube", video_id(1))}]
+    desk = SubmissionDesk(
+        behind.store, behind.states, behind.inbox, behind.admission, limits=behind.limits, deleted=lambda: looks.pop(0)
+    )
+    gone, stays = draft("a", 0, 1), draft("a", 1, 2)
+    items = desk.submit(submission_id("a"), USER, [gone, stays]).items
+    assert items == (Refused("input_constraint_violated", "The video was deleted."), New(stays))
+    for info in behind.store.list(""):
+        assert video_id(1) not in info.key
+        assert video_id(1).encode() not in behind.store.get(info.key)
 
 
 def test_every_decision() -> None:

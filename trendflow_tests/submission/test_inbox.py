@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
+from jsonschema.protocols import Validator
 
 from trendflow.contracts.errors import TrendFlowError
+from trendflow.contracts.schema import SchemaRegistry
 from trendflow.submission.inbox import Inbox, Place
 from trendflow.submission.items import New, Refused, decode_submission, minted_run_id, new_submission_id, submission_day
 from trendflow.submission.message import Message
@@ -94,13 +96,56 @@ def test_a_damaged_submission_does_not_stop_the_others(caplog: pytest.LogCapture
         {"items": [{"decision": "maybe"}]},
     ],
 )
-def test_what_is_no_submission(change: dict[str, Any]) -> None:
+@pytest.mark.parametrize("digest", [True, False])
+def test_what_is_no_submission(change: dict[str, Any], digest: bool) -> None:
+    """Neither bytes that are not those that were stored, nor such as tell of no digest."""
     deployment = Deployment()
     put(deployment, "a", 0, draft("a", 0, 1))
     stored = json.loads(deployment.store.get(f"submissions/{DAY}/{DAY}-a.json"))
+    if not digest:
+        del stored["content_digest"]
     assert decode_submission(SCHEMAS, json.dumps(stored).encode()).messages == [(0, draft("a", 0, 1))]
-    with pytest.raises(TrendFlowError):
+    with pytest.raises(TrendFlowError) as caught:
         decode_submission(SCHEMAS, json.dumps({**stored, **change}).encode())
+    assert caught.value.error_code == "artifact_validation_failed"
+
+
+@pytest.mark.parametrize("name", ["NaN", '"\\ud800"'])
+def test_what_no_program_of_ours_writes_is_no_submission(name: str) -> None:
+    deployment = Deployment()
+    put(deployment, "a", 0, draft("a", 0, 1))
+    whole = deployment.store.get(f"submissions/{DAY}/{DAY}-a.json")
+    with pytest.raises(TrendFlowError, match="artifact_validation_failed"):
+        decode_submission(SCHEMAS, whole.replace(b'"user_id":', f'"more":{name},"user_id":'.encode(), 1))
+
+
+def test_messages_are_validated_when_they_are_stored_and_not_by_every_reader() -> None:
+    """A long list is read by every process, and validating it takes seconds."""
+
+    class Counting(SchemaRegistry):
+        asked = 0
+
+        def document_validator(self, name: str) -> Validator:
+            self.asked += 1
+            return super().document_validator(name)
+
+    deployment = Deployment()
+    put(deployment, "a", 0, draft("a", 0, 1), draft("a", 1, 2))
+    schemas = Counting.load()
+    reader = Inbox(deployment.store, schemas, deployment.clock)
+    (found,) = reader.open()
+    assert [message for _, message in found.messages] == [draft("a", 0, 1), draft("a", 1, 2)]
+    assert schemas.asked == 0
+    wrong = replace(found, user_id="two words", submission_id=submission_id("b"))
+    with pytest.raises(TrendFlowError, match="artifact_validation_failed"):
+        reader.put(wrong)
+    assert reader.get(submission_id("b")) is None
+    key = f"submissions/{DAY}/{DAY}-a.json"
+    earlier = {name: value for name, value in json.loads(deployment.store.get(key)).items() if name != "content_digest"}
+    deployment.store.put(key, json.dumps(earlier).encode())
+    validated = schemas.asked
+    assert reader.open() == [found]
+    assert schemas.asked > validated, "an earlier release wrote no digest"
 
 
 def everything(deployment: Deployment) -> bytes:

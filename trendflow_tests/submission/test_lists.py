@@ -90,6 +90,16 @@ def test_what_is_no_list_is_refused_as_a_whole(form: ListForm, data: bytes) -> N
     assert caught.value.error_code == "input_constraint_violated"
 
 
+def test_the_refusal_of_a_list_says_what_is_wrong_and_where() -> None:
+    with pytest.raises(TrendFlowError, match="this one holds 'url', 'priority'"):
+        parse_list(b"url,priority\nx,high\n", "csv", local_files=True)
+    with pytest.raises(TrendFlowError) as caught:
+        parse_list(b"x" * 100_000, "csv", local_files=True)
+    assert len(caught.value.message) < 250
+    with pytest.raises(TrendFlowError, match="line 2, column 8 on"):
+        parse_list(b'["a",\n {"b": c}]', "json", local_files=True)
+
+
 def test_files_only_where_they_are_allowed(tmp_path: Path) -> None:
     clip = tmp_path / "my clip.mp4"
     clip.write_bytes(b"not really a video")

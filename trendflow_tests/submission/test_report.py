@@ -172,6 +172,19 @@ def test_what_failed_of_something_that_passes_is_to_be_retried() -> None:
     assert "storage_unavailable" in steps["trendflow doctor"]  # both items: no accident
 
 
+def test_broken_videos_are_no_reason_to_examine_the_deployment() -> None:
+    behind = Deployment()
+    first, second = draft("a", 0, 1), draft("a", 1, 2)
+    absent = TrendFlowError("source_unavailable", "There is no such file.")
+    submission = submit(behind, first, second, absent, absent)
+    take_in(behind)
+    fail(behind, first, "video_unreadable", 20)
+    fail(behind, second, "video_unreadable", 30)
+    made = report(behind, submission)
+    assert [failure["items"] for failure in made["failures"]] == [2, 2]
+    assert [step["command"] for step in made["next_steps"]] == [f"trendflow show {first.identity.partition_key}"]
+
+
 def test_a_run_at_work_is_open_with_its_status() -> None:
     behind = Deployment()
     message = draft("a", 0, 1)

@@ -107,6 +107,7 @@ def test_the_config_hash_is_computed_here_and_compared() -> None:
 def test_another_version_is_another_deployment(name: str) -> None:
     error = refused(**{name: "other"})
     assert (error.error_code, error.detail["field"]) == ("config_invalid", name)
+    assert error.message == f"The {name} of the deployment is {BODY[name]}, not what the request states."
 
 
 @pytest.mark.parametrize(
