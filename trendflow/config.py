@@ -19,7 +19,7 @@ from trendflow.logs import LogFormat, LogLevel
 
 _ENV_PREFIX = "TRENDFLOW_"
 _CPU_BATCH = 8
-_AUTO = "auto"
+AUTO = "auto"
 
 
 class Settings(BaseSettings):
@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".trendflow"), description="State of a single-machine deployment.")
     store_url: str | None = Field(None, description="Object store; default is the folder <home>/store.")
     models: Path | None = Field(None, description="Folder of the model weights; default is <home>/models.")
-    store_options: dict[str, str] = Field(default_factory=dict, description="S3 endpoint, region, credentials.")
+    store_options: dict[str, str] = Field(
+        default_factory=dict, repr=False, description="S3 endpoint, region, credentials."
+    )
     graph_file: Path | None = Field(None, description="component_graph.yaml; default is the one shipped.")
     profile: str = Field("starter", description="Profile used when a submission names none.")
     triton_url: str | None = Field(
@@ -50,6 +52,10 @@ class Settings(BaseSettings):
         None,
         ge=1,
         description="Upper bound of a micro-batch; 'auto' is 8 on a CPU and what the memory of a GPU allows.",
+    )
+    uploads: Path | None = Field(
+        None,
+        description="Folder of uploaded videos, each named by its id, at this path for all processes; default none.",
     )
     onnx_threads: int = Field(0, ge=0, description="Threads per model; 0 lets the runtime decide.")
     snapshot_folder: Path | None = Field(
@@ -100,6 +106,7 @@ class Settings(BaseSettings):
         "models",
         "graph_file",
         "snapshot_folder",
+        "uploads",
         "triton_env",
         "api_users",
         "api_certificate",
@@ -113,7 +120,7 @@ class Settings(BaseSettings):
     @field_validator("batch_size", mode="before")
     @classmethod
     def _auto(cls, value: object) -> object:
-        return None if value == _AUTO else value
+        return None if value == AUTO else value
 
     @property
     def resolved_store_url(self) -> str:

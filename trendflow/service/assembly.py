@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
+from functools import partial
 
 import uvicorn
 from pydantic import SecretStr
@@ -13,12 +14,15 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.graph import ComponentGraph
 from trendflow.metrics.gpu import GpuMetrics
 from trendflow.metrics.host import HostMetrics
-from trendflow.orchestration.acceptance import accept, this_process
+from trendflow.orchestration.acceptance import accept
+from trendflow.orchestration.deleted import is_deleted
 from trendflow.orchestration.deployment import Deployment, open_deployment
+from trendflow.orchestration.model_server import needs_model_server, require_model_server
+from trendflow.orchestration.processes import this_process
 from trendflow.orchestration.queue.board import Board, living
 from trendflow.orchestration.queue.names import Rhythm
 from trendflow.orchestration.retention_step import CleanUpHere, deletion_desk
-from trendflow.orchestration.runs import measured_costs, verify_profile
+from trendflow.orchestration.runs import measured_costs, resolve_profile
 from trendflow.orchestration.submitting import open_desk, required_components
 from trendflow.orchestration.waiting_text import BrokerHandOver, waiting_texts
 from trendflow.service.app import create_app
@@ -76,6 +80,7 @@ def make_parts(deployment: Deployment, users: Users) -> ServiceParts:
             queue_check(None if broker is None else broker.get_secret_value()),
             store_check(opened.store),
             Check("models", lambda: _models(deployment)),
+            *_model_server_checks(deployment),
             disk_check(settings.home, opened.limits.min_free_gb),
         ),
         estimates=Estimates(
@@ -84,6 +89,8 @@ def make_parts(deployment: Deployment, users: Users) -> ServiceParts:
             lambda profile: planned_components(deployment.graph, profile),
         ),
         hand_over=None if texts is None else BrokerHandOver(texts),
+        uploads=settings.uploads,
+        is_deleted=partial(is_deleted, deployment),
         erasure=deletion_desk(deployment),
         retention=CleanUpHere(deployment),
     )
@@ -120,8 +127,25 @@ def _models(deployment: Deployment) -> str:
     """Weights of the profile that is used when a submission names none. Devices are the workers' matter: this process
     may run on a host without any.
     """
-    found = verify_profile(deployment, deployment.settings.profile)
+    found = resolve_profile(deployment, deployment.settings.profile, executed_here=False)
     return f"weights of {len(found)} roles of profile {deployment.settings.profile} verified"
+
+
+def _model_server_checks(deployment: Deployment) -> list[Check]:
+    """That the model server is ready for that profile; none for one that executes nothing there."""
+    settings = deployment.settings
+    if not needs_model_server(deployment, settings.profile):
+        return []
+    from trendflow.models.triton.connection import TritonConnection
+    from trendflow.models.triton.state import endpoint
+
+    # No tensor goes through it.
+    connection = TritonConnection(lambda: endpoint(settings.triton_url, settings.triton_dir), shared_memory=False)
+
+    def ready() -> str:
+        return f"{require_model_server(deployment, settings.profile, connection)} models of the server are ready"
+
+    return [Check("triton", ready)]
 
 
 def _webhooks(parts: ServiceParts, key: SecretStr | None) -> WebhookDispatch | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from trendflow.contracts.schema import SchemaRegistry
@@ -99,5 +100,9 @@ class ServiceParts:
     limits: ServiceLimits = field(default_factory=ServiceLimits)
     estimates: Estimates | None = None
     hand_over: TextHandOver | None = None
+    uploads: Path | None = None
+    """Folder of the uploads that requests may name, each under its id."""
+    is_deleted: Callable[[str, str], bool] = lambda platform_id, video_id: False
+    """Whether a video was deleted, also while its deletion is not complete: nothing of it is handed out."""
     erasure: Erasure | None = None
     retention: Retention | None = None

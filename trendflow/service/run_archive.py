@@ -19,7 +19,11 @@ def archived_status(manifest: Manifest, required: Collection[str]) -> StatusDocu
     """
     run, rows = manifest["run"], manifest["components"]
     status = run_status(manifest, required)
-    failed = next((row for row in rows if row["status"] == "error"), None) if status == "error" else None
+    failed: Mapping[str, Any] = {}
+    if status == "error":
+        failed = next((row for row in rows if row["status"] == "error"), {})
+    elif status == "cancelled":
+        failed = {"error": "The run was cancelled.", "error_code": status}
     components = {row["name"]: _component(row) for row in rows}
     components.update({entry["name"]: _SKIPPED for entry in run["skipped"]})
     ended = run["finished_at"] is not None
@@ -38,8 +42,8 @@ def archived_status(manifest: Manifest, required: Collection[str]) -> StatusDocu
         "started_at": min((row["started_at"] for row in rows), default=None),
         "updated_at": run["updated_at"],
         "estimated_finish": None,
-        "error": None if failed is None else failed["error"],
-        "error_code": None if failed is None else failed["error_code"],
+        "error": failed.get("error"),
+        "error_code": failed.get("error_code"),
         "warnings": run["warnings"],
         "retry_count": run["retry_count"],
     }

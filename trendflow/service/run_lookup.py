@@ -34,7 +34,10 @@ class FoundRun:
 
 
 def find_run(parts: ServiceParts, user: User, run_id: str) -> FoundRun:
-    """The run of an id. Raises the same 404 for an id that no run has or can have and for a run of somebody else."""
+    """The run of an id.
+
+    Raises the same 404 for an id that no run has or can have, a run of somebody else and one of a deleted video.
+    """
     try:
         place = parts.inbox.place_of(run_id)
     except TrendFlowError as error:
@@ -45,6 +48,9 @@ def find_run(parts: ServiceParts, user: User, run_id: str) -> FoundRun:
     runs = level1["runs"]
     path = place.run_path if place is not None else _listed(runs, run_id)
     if path is None or not (user.admin or parts.inbox.may_see(user.user_id, path)):
+        raise _unknown(run_id)
+    platform_id, video_id, _ = path.split("/")
+    if parts.is_deleted(platform_id, video_id):
         raise _unknown(run_id)
     running = sum(row["status"] in ("running", "recovering") for row in runs.values())
     return FoundRun(run_id, path, runs.get(path), running, level1["updated_at"])

@@ -74,6 +74,7 @@ def _submit(rates: RateLimits, parts: ServiceParts, user: User, body: bytes) -> 
         if error.error_class == "transient":
             raise
         raise bad_request(error) from None
+    _require_upload(parts, message)
     taken = rates.take(user)
     item: Item | None = None
     try:
@@ -88,6 +89,16 @@ def _submit(rates: RateLimits, parts: ServiceParts, user: User, body: bytes) -> 
         # The answer's addresses must lead somewhere, also for a user whose run it is not.
         parts.inbox.know(Place(submission_id, 0, item.run_path), user.user_id)
     return _answer(item)
+
+
+def _require_upload(parts: ServiceParts, message: Message) -> None:
+    if message.source.type != "upload":
+        return
+    if parts.uploads is None:
+        raise Refusal(400, "config_invalid", "This deployment takes no uploads.", field="upload_id")
+    # The id has no dots and slashes: it leads nowhere else.
+    if not (parts.uploads / message.source.locator).is_file():
+        raise Refusal(400, "source_unavailable", "There is no upload of this id.", field="upload_id")
 
 
 def _hand_over(parts: ServiceParts, message: Message, wanted: ProcessRequest) -> None:

@@ -65,6 +65,7 @@ class WebhookDispatch:
     def __init__(self, store: ObjectStore, states: StateStore, inbox: Inbox, sender: WebhookSender) -> None:
         self._store, self._states, self._inbox, self._sender = store, states, inbox, sender
         self._handled: set[Notice] = set()
+        self._wants_stages: dict[str, bool] = {}
         self._places = anyio.Semaphore(_AT_ONCE)
 
     async def run(self, every_sec: float = 2.0) -> None:
@@ -80,8 +81,9 @@ class WebhookDispatch:
     async def look(self, tasks: TaskGroup) -> None:
         """Begin to send everything that is due and was not handled yet."""
         runs = (await anyio.to_thread.run_sync(self._states.read_global))["runs"]
-        notices = set(self._due(runs))
+        notices = await anyio.to_thread.run_sync(lambda: set(self._due(runs)))
         self._handled &= notices
+        self._wants_stages = {path: wants for path, wants in self._wants_stages.items() if path in runs}
         for notice in sorted(notices - self._handled, key=lambda due: due.at):
             try:
                 found = await anyio.to_thread.run_sync(self._letter, notice)
@@ -106,7 +108,27 @@ class WebhookDispatch:
                 if datetime.fromisoformat(row["finished_at"]) >= oldest:
                     yield Notice(path, row["status"], row["finished_at"])
             elif row["started_at"] is not None:
-                yield Notice(path, f"stage:{row['stage']}", row["started_at"])
+                stage = self._stage(path)
+                if stage is not None:
+                    yield Notice(path, f"stage:{stage}", row["started_at"])
+
+    def _stage(self, run_path: str) -> str | None:
+        """The stage of a run at work whose caller wants to be told; its own log has it, level 1 only how it began."""
+        try:
+            if run_path not in self._wants_stages:
+                message = self._inbox.message_of(run_path.rpartition("/")[2])
+                self._wants_stages[run_path] = message is not None and message.metadata.get(STAGE_CHANGES) is True
+            view = self._states.read_run(run_path) if self._wants_stages[run_path] else None
+        except TrendFlowError as error:
+            if error.error_class == "transient":
+                raise
+            log.warning("the stages of a run cannot be told: %s", error.error_code)
+        except Exception as error:  # a bug in one run must not end the deliveries of all others
+            log.error("the stages of a run cannot be told: unexpected %s", type(error).__name__)
+        else:
+            return None if view is None else str(view.run["stage"])
+        self._wants_stages[run_path] = False
+        return None
 
     def _letter(self, notice: Notice) -> tuple[str, bytes] | None:
         """Address and body, None when nobody wants to know or was told already.
@@ -115,8 +137,6 @@ class WebhookDispatch:
         """
         message = self._inbox.message_of(notice.run_path.rpartition("/")[2])
         if message is None or message.callback_url is None or message.run_path != notice.run_path:
-            return None
-        if notice.what not in RUN_END and message.metadata.get(STAGE_CHANGES) is not True:
             return None
         view = self._states.read_run(notice.run_path)
         if view is None or self._store.exists(notice.record_key):
@@ -127,6 +147,11 @@ class WebhookDispatch:
         del document["progress"]["components"]
         letter = {**document, "event_id": notice.event_id, "ts": self._states.clock.utc()}
         return message.callback_url, canonical_json(letter)
+
+    def _record(self, notice: Notice, record: bytes) -> None:
+        """Nothing is left of a video that was deleted while the message was on its way."""
+        if self._states.read_run(notice.run_path) is not None:
+            self._store.put(notice.record_key, record)
 
     async def _send(self, notice: Notice, url: str, body: bytes) -> None:
         async with self._places:
@@ -141,6 +166,6 @@ class WebhookDispatch:
         if not delivered:
             log.warning("a webhook could not be delivered: %s", attempts[-1].error_code)
         try:
-            await anyio.to_thread.run_sync(self._store.put, notice.record_key, canonical_json(record))
+            await anyio.to_thread.run_sync(self._record, notice, canonical_json(record))
         except TrendFlowError as error:  # it was sent; without the record it may be sent again after a restart
             log.warning("a webhook could not be recorded: %s", error.error_code)

@@ -19,13 +19,12 @@ import pytest
 from trendflow import __version__
 from trendflow.config import Settings
 from trendflow.contracts.errors import TrendFlowError
-from trendflow.models import onnx_runtime, torch_runtime
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.submitting import profile_versions
 from trendflow.service.assembly import make_parts, open_service
 from trendflow.service.users import Users
-from trendflow_tests.service.deployment import client, served
-from trendflow_tests.service.test_submission import assert_refused
+from trendflow_tests.models.fake_device import without_devices
+from trendflow_tests.service.deployment import assert_refused, client, served
 
 USERS = [{"token_sha256": hashlib.sha256(b"admin-token").hexdigest(), "user_id": "admin", "admin": True}]
 
@@ -45,17 +44,6 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: _Usage())
     (tmp_path / "home").mkdir()
     return Deployment(Settings(home=tmp_path / "home", tombstone_key="a key"))
-
-
-@pytest.fixture
-def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host on which no model can be executed."""
-
-    def refuse(device: str) -> None:
-        raise TrendFlowError("device_unavailable", "There is no such device here.")
-
-    for runtime in (onnx_runtime, torch_runtime):
-        monkeypatch.setattr(runtime, "require_device", refuse)
 
 
 class _Usage:
@@ -118,9 +106,20 @@ def test_readiness_says_which_models_are_missing(deployment: Deployment, users_f
     assert lines == {"queue": None, "store": None, "models": "weights_missing", "disk": None}
 
 
-@pytest.mark.usefixtures("no_device")
-def test_readiness_needs_no_device(deployment: Deployment, users_file: Path) -> None:
+def test_readiness_names_the_model_server_of_a_profile_that_needs_one(
+    deployment: Deployment, users_file: Path, models_dir: Path
+) -> None:
+    settings = deployment.settings.model_copy(update={"models": models_dir, "profile": "served"})
+    with calling(Deployment(settings), users_file) as api:
+        answer = api.get("/health")
+    lines = {line["name"]: line["error_code"] for line in answer.json()["checks"]}
+    assert answer.status_code == 503
+    assert lines == {"queue": None, "store": None, "models": None, "triton": "triton_unavailable", "disk": None}
+
+
+def test_readiness_needs_no_device(deployment: Deployment, users_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is missing are the weights, as on a host that has the device."""
+    without_devices(monkeypatch)
     with calling(deployment, users_file) as api:
         lines = {line["name"]: line["error_code"] for line in api.get("/health").json()["checks"]}
     assert lines["models"] == "weights_missing"

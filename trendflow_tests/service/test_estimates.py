@@ -8,7 +8,7 @@ import pytest
 from trendflow.contracts.costs import estimates
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.service.estimates import COSTS_AGE_SEC, Estimates, typical_seconds
-from trendflow_tests.contracts.test_costs import row
+from trendflow_tests.contracts.cost_rows import row
 from trendflow_tests.service.deployment import begin_log, begun_run, body, client, make_parts, served
 from trendflow_tests.state.runs import COMPONENTS
 from trendflow_tests.submission.desks import Deployment

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
 
 import httpx
 import pytest
 
-from trendflow.contracts.errors import ERROR_RULES
 from trendflow.contracts.video_document import VideoDocument
 from trendflow.service.rate_limits import RateLimits
 from trendflow.service.users import User
 from trendflow.submission.admission import SubmissionLimits
 from trendflow.submission.message import Message
-from trendflow_tests.service.deployment import body, client, make_parts, served
+from trendflow_tests.service.deployment import assert_refused, body, client, make_parts, served
 from trendflow_tests.state.runs import FixedClock
 from trendflow_tests.submission.desks import Deployment, video_id
 
 PATH = "/api/v1/process"
-
-
-def assert_refused(answer: httpx.Response, status: int, error_code: str) -> dict:
-    """The one form that every refusal has."""
-    assert answer.status_code == status, answer.text
-    found = answer.json()
-    assert set(found) - {"run_id"} == {"error_code", "class", "message", "detail"}
-    assert found["error_code"] == error_code
-    assert found["class"] == ERROR_RULES[error_code].error_class
-    return found
 
 
 def said_by_the_server(caplog: pytest.LogCaptureFixture) -> str:
@@ -94,6 +85,27 @@ def test_a_run_id_serves_once(api: httpx.Client) -> None:
 )
 def test_a_request_outside_the_contract(api: httpx.Client, changed: dict, code: str) -> None:
     assert_refused(api.post(PATH, json=body(**changed)), 400, code)
+
+
+def test_an_upload_is_taken_once_its_file_is_there(behind: Deployment, tmp_path: Path) -> None:
+    def upload(name: str) -> dict:
+        return body(video_id="my-holiday", platform_id="upload", video_url=None, upload_id=name)
+
+    (tmp_path / "u-1").write_bytes(b"a video")
+    (tmp_path / "u-2").mkdir()
+    with served(make_parts(behind)) as address, client(address) as api:
+        found = assert_refused(api.post(PATH, json=upload("u-1")), 400, "config_invalid")
+        assert found["detail"] == {"field": "upload_id"}
+    with served(make_parts(behind, uploads=tmp_path)) as address, client(address) as api:
+        for missing in ("u-2", "u-3"):
+            found = assert_refused(api.post(PATH, json=upload(missing)), 400, "source_unavailable")
+            assert str(tmp_path) not in json.dumps(found)
+        assert_refused(api.post(PATH, json=upload("../u-1")), 400, "input_constraint_violated")
+        answer = api.post(PATH, json=upload("u-1"))
+    assert answer.status_code == 202, answer.text
+    message = behind.inbox.message_of(answer.json()["run_id"])
+    assert message is not None
+    assert (message.source.type, message.source.locator) == ("upload", "u-1")
 
 
 def test_what_is_no_json_is_refused(api: httpx.Client) -> None:

@@ -356,14 +356,44 @@ def test_the_end_of_a_run_is_told_once_and_recorded(outcome: Attempt) -> None:
     assert len(before) < len(after_end) == len(behind.states.events(path))  # the run itself was left alone
 
 
+def test_nothing_is_noted_of_a_run_that_was_deleted_while_its_letter_was_on_its_way() -> None:
+    behind = Deployment()
+    path, end = ended_run(behind)
+    end()
+
+    class Slow(Letters):
+        async def send(self, url: str, body: bytes) -> list[Attempt]:
+            behind.store.delete_prefix(f"state/{path}")
+            return await super().send(url, body)
+
+    letters = Slow(Attempt("2026-01-02T00:00:00.000Z", 204, None))
+    looked(WebhookDispatch(behind.store, behind.states, behind.inbox, letters))
+    assert len(letters.sent) == 1
+    assert list(behind.store.list(f"state/{path}")) == []
+
+
 def test_stages_are_told_to_who_asks() -> None:
     behind = Deployment()
-    ended_run(behind, callback_on_stage=True)
+    message = draft("a", 0, 1, callback_url="https://hooks.example.org/done", metadata={"callback_on_stage": True})
+    behind.desk.submit(submission_id("a"), USER, [message])
+    manager = begun_run(behind, message)
     letters = Letters(Attempt(NOW, 204, None))
     dispatch = WebhookDispatch(behind.store, behind.states, behind.inbox, letters)
     looked(dispatch, dispatch)
-    ((_, letter),) = letters.sent
-    assert (letter["status"], letter["stage"]) == ("running", "ingest")
+    assert told(letters) == [("running", "ingest")]
+    for component, stage in (("segmenter", "segmenter"), ("core_clip", "visual")):
+        manager.component_started(component, owner="worker-1")
+        looked(dispatch, dispatch, WebhookDispatch(behind.store, behind.states, behind.inbox, letters))
+        assert told(letters)[-1] == ("running", stage)
+    manager.fail(TrendFlowError("timeout", "The run took too long."))
+    behind.level1()[1].run_status(message.run_path, "error")
+    looked(dispatch)
+    assert told(letters)[-1] == ("error", "visual")
+    assert len(letters.sent) == len({letter["event_id"] for _, letter in letters.sent}) == 4
+
+
+def told(letters: Letters) -> list[tuple[str, str]]:
+    return [(letter["status"], letter["stage"]) for _, letter in letters.sent]
 
 
 def test_one_bad_letter_leaves_the_others_running() -> None:

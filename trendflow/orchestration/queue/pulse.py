@@ -82,3 +82,5 @@ class Pulse:
                 if answers:
                     log.warning("the broker does not answer (%s); the next beat tries again", type(exc).__name__)
                 answers = False
+            except Exception:  # a worker whose pulse has ended takes messages and never learns that it was given up
+                log.exception("something went wrong in the pulse; the next beat tries again")

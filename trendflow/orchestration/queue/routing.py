@@ -13,7 +13,8 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.models.resolve import entry_for_role
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.queue.names import DEFAULT_PRIORITY, PRIORITIES, PRIORITY_TAG, DeviceQueue, Priority
-from trendflow.orchestration.runs import request_key, run_path_of
+from trendflow.orchestration.runs import run_path_of
+from trendflow.state.layout import request_key
 from trendflow.storage.object_store import ObjectNotFound
 
 

@@ -32,13 +32,13 @@ T = TypeVar("T")
 _BROKER_WAIT_S = 1.0
 _DATABASE_WAIT_S = 15.0
 _HOLDER_WAIT_S = 1.0
-_STORE_WAIT_S = 5.0
+_READY_WAIT_S = 5.0
 
 
 class RunTask:
     """Executes runs by their id, one after the other.
 
-    `wait` pauses for seconds. `require_store` raises `storage_unavailable` while the object store does not answer.
+    `wait` pauses for seconds. `require_ready` raises a transient error while this worker should not begin the run.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class RunTask:
         worker: str,
         rhythm: Rhythm,
         wait: Callable[[float], object],
-        require_store: Callable[[], object],
+        require_ready: Callable[[DagsterRun], object],
         current: CurrentRun,
     ) -> None:
         self._board, self._worker, self._rhythm, self._current = board, worker, rhythm, current
-        self._wait, self._require_store = wait, require_store
+        self._wait, self._require_ready = wait, require_ready
         # dagster-celery's own tasks do the work; as functions, for they cannot tell a new delivery from a repeated one.
         self._execute = create_execute_job_task(app)
         self._resume = create_resume_job_task(app)
@@ -125,20 +125,21 @@ class RunTask:
     def _wanted(self, instance: DagsterInstance, run_id: str) -> DagsterRun | None:
         """The run, once it can be worked on or need not be any more.
 
-        While the store is away every run would fail of it at once, and the queue would empty itself into errors.
+        While the store or the model server is away every run would fail of it at once, and the queue would empty itself
+        into errors.
         """
         while True:
             run = instance.get_run_by_id(run_id)
             if run is None or run.is_finished or run.status == DagsterRunStatus.CANCELING:
                 return run
             try:
-                self._require_store()
+                self._require_ready(run)
             except TrendFlowError as error:
                 if error.error_class == "transient":
-                    log.warning("the store does not answer; run %s waits", run_id)
-                    self._wait(_STORE_WAIT_S)
+                    log.warning("run %s waits: %s", run_id, error)
+                    self._wait(_READY_WAIT_S)
                     continue
-                log.warning("the store cannot be used (%s); run %s will say so", error.error_code, run_id)
+                log.warning("run %s is begun and will fail: %s", run_id, error)
             return run
 
     def _work(self, instance: DagsterInstance, run: DagsterRun) -> None:

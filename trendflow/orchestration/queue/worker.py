@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from celery.signals import setup_logging, worker_process_init, worker_shutting_down
+from dagster import DagsterRun
 
 from trendflow.config import Settings, ensure_home, load_settings
 from trendflow.contracts.errors import TrendFlowError
@@ -22,6 +23,7 @@ from trendflow.metrics.host import HostMetrics, this_process_and_its_parent
 from trendflow.metrics.process import ProcessMetrics
 from trendflow.metrics.server import serve
 from trendflow.orchestration.deployment import open_deployment
+from trendflow.orchestration.model_server import needs_model_server, require_model_server
 from trendflow.orchestration.queue.board import Board, WorkerFacts
 from trendflow.orchestration.queue.celery_app import RUN_TASK, broker_url, make_app
 from trendflow.orchestration.queue.child import CurrentRun
@@ -32,7 +34,9 @@ from trendflow.orchestration.queue.pulse import Pulse
 from trendflow.orchestration.queue.run_health import Restorer, RunHealth
 from trendflow.orchestration.queue.run_task import RunTask
 from trendflow.orchestration.run_log import take_over_console
+from trendflow.orchestration.runs import view_run
 from trendflow.orchestration.scratch import keep_scratch_swept
+from trendflow.orchestration.video_runs import video_key
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +67,16 @@ def run_worker(
     queues = tuple(queue_name(device, priority) for device in devices for priority in PRIORITIES)
     worker = f"{name}@{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
-    def require_store() -> None:
-        open_deployment(settings).store.exists(_NO_OBJECT)
+    def require_ready(run: DagsterRun) -> None:
+        deployment = open_deployment(settings)
+        deployment.store.exists(_NO_OBJECT)
+        key = video_key(deployment.graph, run)
+        profile = None if key is None else view_run(deployment, key).profile_name
+        if profile is not None and needs_model_server(deployment, profile):
+            require_model_server(deployment, profile)
 
     current = CurrentRun()
-    task = cache(lambda: RunTask(app, Board(url), worker, rhythm, time.sleep, require_store, current))
+    task = cache(lambda: RunTask(app, Board(url), worker, rhythm, time.sleep, require_ready, current))
     ensure_home(settings)
     configure_logging(settings.log_format or "text", settings.log_level, worker=worker)
     setup_logging.connect(_logging_stays, weak=False)

@@ -1,45 +1,27 @@
-"""Liveness, readiness, metrics, and what administrators may do."""
+"""What the metrics tell, and that they begin and count as the alerts need it."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import socket
-import ssl
-import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import redis
-from prometheus_client.parser import text_string_to_metric_families
 
 from trendflow.alarms.book import AlarmBook
 from trendflow.alarms.rules import Alarm
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.manifest import upsert_row
-from trendflow.loopback import HOST
 from trendflow.metrics.gpu import GpuMetrics
 from trendflow.metrics.host import HostMetrics
-from trendflow.service.app import create_app
-from trendflow.service.health import Check, HealthMetrics, disk_check, queue_check, run_checks, store_check
-from trendflow.service.metrics import Metrics
-from trendflow.service.server import make_server
-from trendflow.service.users import Users
 from trendflow.state.run_manager import RunManager
 from trendflow.storage.object_store import ObjectNotFound
 from trendflow.storage.result_store import ResultStore
-from trendflow_tests.orchestration.queue.stage import Broker
-from trendflow_tests.ports import held_ports
-from trendflow_tests.service.certificates import make_certificate
-from trendflow_tests.service.deployment import begun_run, body, client, make_parts, served
-from trendflow_tests.service.test_submission import assert_refused
+from trendflow_tests.metrics import value
+from trendflow_tests.service.deployment import begun_run, body, client, make_parts, samples, served
 from trendflow_tests.state.runs import SCHEMAS, finished
 from trendflow_tests.storage.runs import first_manifest, store_component
 from trendflow_tests.submission.desks import USER, Deployment, draft, submission_id
@@ -72,20 +54,6 @@ NAMES = {  # of the specification, `alarms` and `health`, with the suffix that P
     "store_request_seconds": {"op"},
     "store_conflicts_total": {"object"},
 }
-
-
-def samples(api: httpx.Client) -> dict[tuple[str, frozenset], float]:
-    """Every sample by its name and labels, as Prometheus' own parser reads them."""
-    text = api.get("/metrics").raise_for_status().text
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def value(found: Mapping[tuple[str, frozenset], float], name: str, **labels: str) -> float | None:
-    return found.get((f"dataprocessor_{name}", frozenset(labels.items())))
 
 
 def test_names_and_labels_are_those_of_the_specification() -> None:
@@ -326,198 +294,3 @@ def test_requests_to_the_store_are_timed_and_told_by_kind() -> None:
     assert value(found, "store_request_seconds_count", op="get") == 1
     assert value(found, "store_conflicts_total", object="manifest.json") == 2
     assert value(found, "store_conflicts_total", object="index") == 1
-
-
-def test_readiness_has_a_line_per_check() -> None:
-    def broken() -> str:
-        raise TrendFlowError("triton_unavailable", "The model server does not answer.")
-
-    behind = Deployment()
-    good = (store_check(behind.store), Check("device", lambda: "cpu"))
-    with served(make_parts(behind, checks=good)) as address, client(address) as api:
-        answer = api.get("/health")
-        assert answer.status_code == 200
-        assert answer.json()["status"] == "ready"
-        assert [line["name"] for line in answer.json()["checks"]] == ["store", "device"]
-    with served(make_parts(behind, checks=(*good, Check("triton", broken)))) as address, client(address) as api:
-        found = samples(api)
-        assert [value(found, "health", check=name) for name in ("store", "device", "triton")] == [1, 1, 0]
-        answer = api.get("/health")
-        assert answer.status_code == 503
-        assert answer.json()["checks"][-1] == {
-            "name": "triton",
-            "error_code": "triton_unavailable",
-            "text": "The model server does not answer.",
-        }
-        assert api.get("/health/live").status_code == 200
-
-
-def test_a_check_that_hangs_and_one_that_breaks_do_not_hide_the_others() -> None:
-    release = threading.Event()
-
-    def hanging() -> str:
-        release.wait(600)
-        return "late"
-
-    def broken() -> str:
-        raise KeyError("secret")
-
-    checks = [Check("hangs", hanging), Check("breaks", broken), Check("works", lambda: "fine")]
-    try:
-        found = run_checks(checks, limit_sec=2)
-    finally:
-        release.set()
-    assert [finding.error_code for finding in found] == ["timeout", "internal_error", None]
-    assert "secret" not in found[1].text
-
-
-def test_frequent_looks_at_the_metrics_do_not_repeat_the_checks() -> None:
-    looks: list[int] = []
-
-    def counted() -> str:
-        looks.append(1)
-        return "fine"
-
-    with served(make_parts(Deployment(), checks=[Check("works", counted)])) as address, client(address) as api:
-        for _ in range(3):
-            assert value(samples(api), "health", check="works") == 1
-    metrics = Metrics()
-    always = HealthMetrics(metrics, [Check("works", counted)], every_sec=0)
-    always.refresh()
-    always.refresh()
-    assert len(looks) == 3
-
-
-def test_a_full_disk_is_not_ready(tmp_path: Path) -> None:
-    (full,) = run_checks([disk_check(tmp_path, 1e9)])
-    assert full.error_code == "storage_unavailable"
-
-
-class Answering:
-    """A server that tells every caller one thing, whatever it is asked; with nothing to tell it does not listen."""
-
-    def __init__(self, said: bytes | None) -> None:
-        self._said, self._listener = said, socket.socket()
-        self._listener.bind((HOST, 0))
-        self.address = f"redis://user:secret@{HOST}:{self._listener.getsockname()[1]}/0"
-        if said is not None:
-            self._listener.listen()
-            threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(self._said or b"")
-                while self._said and connection.recv(65536):
-                    pass  # closed with something unread, the connection would lose the answer
-
-
-@pytest.mark.parametrize(
-    ("said", "code", "text"),
-    [
-        (None, "network_error", "The broker does not answer."),
-        (b"", "network_error", "The broker does not answer."),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "network_error", "What answers at the broker's address is no broker."),
-        (b"-WRONGPASS invalid username-password pair\r\n", "config_invalid", "The broker refuses the password."),
-    ],
-)
-def test_an_open_port_is_no_broker(said: bytes | None, code: str, text: str) -> None:
-    server = Answering(said)
-    (found,) = run_checks([queue_check(server.address, timeout_sec=60)], limit_sec=600)
-    assert (found.error_code, found.text) == (code, text)
-
-
-def test_a_broker_is_ready_for_those_who_know_its_password(tmp_path: Path) -> None:
-    with held_ports(1) as (port,):
-        broker = Broker(tmp_path, port)
-        broker.start()
-        try:
-            with contextlib.closing(redis.Redis.from_url(broker.url)) as anybody:
-                anybody.config_set("requirepass", "right")
-            checks = [queue_check(f"redis://{user}{HOST}:{port}/0", 60) for user in (":right@", ":wrong@", "")]
-            found = run_checks(checks, limit_sec=600)
-        finally:
-            broker.kill()
-    assert [finding.error_code for finding in found] == [None, "config_invalid", "config_invalid"]
-
-
-@dataclass
-class Keeper:
-    """Notes what was asked of it."""
-
-    asked: list[Any] = field(default_factory=list)
-
-    def request(self, platform_id: str, video_id: str, *, by: str) -> str:
-        self.asked.append((platform_id, video_id, by))
-        return "deletion-1"
-
-    def report(self, request_id: str) -> Mapping[str, Any] | None:
-        return {"done": True} if request_id == "deletion-1" else None
-
-    def cleanup(self, *, dry_run: bool) -> Mapping[str, Any]:
-        self.asked.append(dry_run)
-        return {"bytes": 0}
-
-
-def test_deletion_and_retention_belong_to_administrators() -> None:
-    keeper = Keeper()
-    parts = make_parts(Deployment(), erasure=keeper, retention=keeper)
-    with served(parts) as address, client(address) as admin, client(address, "premium-token") as other:
-        assert_refused(other.delete("/api/v1/videos/upload/my-video"), 403, "input_constraint_violated")
-        refused = other.post("/api/v1/admin/retention/cleanup", json={"dry_run": True})
-        assert_refused(refused, 403, "input_constraint_violated")
-        assert keeper.asked == []
-
-        answer = admin.delete("/api/v1/videos/upload/my-video")
-        assert answer.status_code == 202
-        assert admin.get(answer.json()["report_url"]).json() == {"done": True}
-        assert_refused(admin.get("/api/v1/deletions/other"), 404, "dependency_missing")
-        assert_refused(admin.delete("/api/v1/videos/vimeo/my-video"), 400, "input_constraint_violated")
-        assert admin.post("/api/v1/admin/retention/cleanup", json={"dry_run": True}).json() == {"bytes": 0}
-    assert keeper.asked == [("upload", "my-video", "user-admin"), True]
-
-
-def test_what_a_deployment_does_not_have(api: httpx.Client) -> None:
-    assert_refused(api.delete("/api/v1/videos/upload/my-video"), 501, "config_invalid")
-    assert_refused(api.post("/api/v1/admin/retention/cleanup", json={}), 501, "config_invalid")
-
-
-def test_users_come_from_a_file_that_holds_no_token(tmp_path: Path) -> None:
-    digest = hashlib.sha256(b"secret").hexdigest()
-    file = tmp_path / "users.json"
-    file.write_text(json.dumps([{"token_sha256": digest, "user_id": "ann", "tier": "premium"}]))
-    users = Users.load(file)
-    found = users.of_token(b"secret")
-    assert found is not None
-    assert (found.user_id, found.tier, found.admin) == ("ann", "premium", False)
-    assert users.of_token(b"Secret") is None
-    for broken in ("{}", "[]", "no json", json.dumps([{"token_sha256": "x", "user_id": "ann"}])):
-        file.write_text(broken)
-        with pytest.raises(TrendFlowError, match="config_invalid"):
-            Users.load(file)
-
-
-def test_the_server_listens_on_the_loopback_interface_unless_told() -> None:
-    app = create_app(make_parts(Deployment()))
-    assert make_server(app).config.host == HOST == "127.0.0.1"
-    with pytest.raises(TrendFlowError, match="config_invalid"):
-        make_server(app, client_authority=Path("authority.pem"))
-
-
-def test_callers_need_a_certificate_of_the_authority(tmp_path: Path) -> None:
-    certificate, key = make_certificate(tmp_path / "server", "service.example.org")
-    trusted, stranger = (make_certificate(tmp_path / name, name) for name in ("backend", "stranger"))
-    tls = {"certificate": certificate, "key": key, "client_authority": trusted[0]}
-    with served(make_parts(Deployment()), tls=tls) as address:
-        for files, welcome in ((trusted, True), (stranger, False), (None, False)):
-            context = ssl.create_default_context(cafile=str(certificate))
-            if files is not None:
-                context.load_cert_chain(*files)
-            with httpx.Client(verify=context, trust_env=False, timeout=60) as caller:
-                if welcome:
-                    assert caller.get(f"{address}/health/live").status_code == 200
-                else:
-                    with pytest.raises(httpx.TransportError):
-                        caller.get(f"{address}/health/live")
