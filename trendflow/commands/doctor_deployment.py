@@ -281,8 +281,5 @@ def _keys(settings: Settings) -> str:
     weak = [name for name, value in values.items() if len(value.encode()) < _KEY_BYTES]
     if weak:
         raise TrendFlowError("config_invalid", f"Too short to be a secret: {', '.join(weak)}.")
-    secrets = read_secrets(fleet_folder(settings.home))
-    other = [name for name, value in values.items() if secrets.get(DEPLOYMENT_KEYS[name], value) != value]
-    if other:
-        raise TrendFlowError("config_invalid", f"The fleet was started with another key: {', '.join(other)}.")
+    require_same_keys(settings.home, values)
     return f"{len(values)} are set"

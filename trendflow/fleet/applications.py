@@ -1,14 +1,13 @@
-"""Programs that stand on the fleet's servers: Dagster's web server, its daemon that launches runs, and the API."""
+"""Programs that stand on the fleet's servers: Dagster's code servers, web server and daemon, and the API."""
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 
 import httpx
 
-from trendflow.contracts.package_data import data_path
 from trendflow.fleet.api import API
+from trendflow.fleet.code_servers import CODE_SERVERS, dagster_command, workspace_file, write_workspace
 from trendflow.fleet.environment import DEPLOYMENT_KEYS, application_environment
 from trendflow.fleet.health import CALL_TIMEOUT_S, answers_http
 from trendflow.fleet.infrastructure import SERVERS
@@ -19,16 +18,17 @@ from trendflow.loopback import HOST
 _WEBSERVER = "webserver"
 _DAEMON = "daemon"
 _HEARTBEATS = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatTime } } } }"
-# Both load all code locations before they answer, which takes long on a busy machine.
+# Both ask for all that is in the code locations before they answer, which takes long on a busy machine.
 _START_LIMIT_S = 300.0
 
 
 def _build_webserver(site: Site) -> Service:
     port = site.port(_WEBSERVER, "http")
     return Service(
-        command=(*_module("dagster_webserver"), "-h", HOST, "-p", str(port), *_workspace(), *_log_format(site)),
+        command=dagster_command(site, "dagster_webserver", "-h", HOST, "-p", str(port), *_workspace(site)),
         environment=application_environment(site),
         folder=site.service_folder(_WEBSERVER),
+        prepare=lambda: write_workspace(site),
         health=answers_http(port, "/server_info"),
         address=f"http://{HOST}:{port}",
         start_limit_s=_START_LIMIT_S,
@@ -37,25 +37,17 @@ def _build_webserver(site: Site) -> Service:
 
 def _build_daemon(site: Site) -> Service:
     return Service(
-        command=(*_module("dagster._daemon"), "run", *_workspace(), *_log_format(site)),
+        command=dagster_command(site, "dagster._daemon", "run", *_workspace(site)),
         environment=application_environment(site),
         folder=site.service_folder(_DAEMON),
+        prepare=lambda: write_workspace(site),
         health=_beats(site),
         start_limit_s=_START_LIMIT_S,
     )
 
 
-def _module(name: str) -> tuple[str, ...]:
-    return sys.executable, "-m", name
-
-
-def _workspace() -> tuple[str, ...]:
-    return "-w", str(data_path("workspace.yaml"))
-
-
-def _log_format(site: Site) -> tuple[str, ...]:
-    """Dagster's own lines in the format of ours."""
-    return "--log-format", "json" if application_environment(site)["TRENDFLOW_LOG_FORMAT"] == "json" else "colored"
+def _workspace(site: Site) -> tuple[str, ...]:
+    return "-w", str(workspace_file(site))
 
 
 def _beats(site: Site) -> Health:
@@ -84,7 +76,8 @@ def _beats(site: Site) -> Health:
 
 
 _KEYS = tuple(DEPLOYMENT_KEYS.values())
-WEBSERVER = Blueprint(name=_WEBSERVER, build=_build_webserver, ports=("http",), shared_secrets=_KEYS, needs=SERVERS)
-DAEMON = Blueprint(name=_DAEMON, build=_build_daemon, shared_secrets=_KEYS, needs=(*SERVERS, _WEBSERVER))
+_NEEDS = (*SERVERS, *(blueprint.name for blueprint in CODE_SERVERS))
+WEBSERVER = Blueprint(name=_WEBSERVER, build=_build_webserver, ports=("http",), shared_secrets=_KEYS, needs=_NEEDS)
+DAEMON = Blueprint(name=_DAEMON, build=_build_daemon, shared_secrets=_KEYS, needs=(*_NEEDS, _WEBSERVER))
 
-APPLICATIONS: tuple[Blueprint, ...] = (WEBSERVER, DAEMON, API)
+APPLICATIONS: tuple[Blueprint, ...] = (*CODE_SERVERS, WEBSERVER, DAEMON, API)

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from trendflow.config import load_settings
+from trendflow.config import Settings, load_settings
+from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.package_data import data_path
 from trendflow.fleet import postgresql, seaweedfs, valkey
 from trendflow.fleet.credentials import read_secrets
@@ -29,6 +30,7 @@ DEPLOYMENT_KEYS = {
 """Keys that every program of a deployment must agree on: the variable of each, and the name of the fleet's secret."""
 
 _PREFIX = "TRENDFLOW_"
+_STORE_URL = f"s3://{seaweedfs.BUCKET}/{seaweedfs.PREFIX}"
 # Runs that Dagster has handed to the queue and that have not ended. Well above the number of workers, so that none
 # waits for Dagster's next look; bounded, because a run of higher priority does not overtake what is launched.
 _MAX_LAUNCHED_RUNS = 100
@@ -52,7 +54,7 @@ def fleet_environment(site: Site) -> dict[str, str]:
     """
     found = {"TRENDFLOW_HOME": str(site.folder.parent)}
     if seaweedfs.NAME in site.ports:
-        found["TRENDFLOW_STORE_URL"] = f"s3://{seaweedfs.BUCKET}/{seaweedfs.PREFIX}"
+        found["TRENDFLOW_STORE_URL"] = _STORE_URL
         found["TRENDFLOW_STORE_OPTIONS"] = json.dumps(seaweedfs.store_options(site))
     if valkey.NAME in site.ports:
         found["TRENDFLOW_BROKER_URL"] = valkey.broker_url(site)
@@ -116,18 +118,45 @@ def write_dagster_home(site: Site) -> None:
     write_atomically(home / "dagster.yaml", yaml.safe_dump(instance, sort_keys=False).encode())
 
 
-def use_fleet(home: Path) -> None:
+def use_fleet(home: Path) -> bool:
     """Point this process at the fleet of `home` while that is up. What the user has set himself is kept.
 
-    Raises `config_invalid` for a fleet whose files this user may not read: working on a store of one's own instead
-    would only look like success.
+    Returns whether it is up on this machine. Raises `config_invalid` for a fleet whose files this user may not read:
+    working on a store of one's own instead would only look like success.
     """
     folder = fleet_folder(home)
     state = read_state(folder)
-    if state.is_up and not state.is_elsewhere:
+    is_up = state.is_up and not state.is_elsewhere
+    if is_up:
         running = {process.service for process in state.processes}
         ports = {service: ports for service, ports in state.ports.items() if service in running}
         _set_missing(fleet_environment(Site(folder, ports, read_secrets(folder))))
+    return is_up
+
+
+def require_keys_of_fleet(home: Path) -> None:
+    """Raise `config_invalid` when this process works on the store of the fleet of `home` with a key of its own.
+
+    What it would delete then, the fleet would take again.
+    """
+    if os.environ.get("TRENDFLOW_STORE_URL") == _STORE_URL:
+        own = {variable: os.environ[variable] for variable in DEPLOYMENT_KEYS if os.environ.get(variable)}
+        require_same_keys(home, own)
+
+
+def require_same_keys(home: Path, keys: Mapping[str, str]) -> None:
+    """Raise `config_invalid` when one of `keys`, by variable, is another than that of the fleet of `home`."""
+    secrets = read_secrets(fleet_folder(home))
+    other = [variable for variable, key in keys.items() if secrets.get(DEPLOYMENT_KEYS[variable], key) != key]
+    if other:
+        raise TrendFlowError(
+            "config_invalid", f"The fleet was started with another key: {', '.join(other)}.", variables=other
+        )
+
+
+def is_store_of_fleet(settings: Settings) -> bool:
+    """Whether `settings`, after `use_fleet`, name the store of the fleet of their home."""
+    return settings.store_url == _STORE_URL and read_state(fleet_folder(settings.home)).is_up
 
 
 def _set_missing(variables: Mapping[str, str]) -> None:

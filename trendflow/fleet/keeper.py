@@ -1,4 +1,4 @@
-"""Keeps a fleet running without a person: a process of the fleet that starts again what has ended or hangs."""
+"""Keeps a fleet running without a person: a process of the fleet that starts again what has ended or does not work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from trendflow.contracts.errors import as_typed
@@ -16,6 +15,7 @@ from trendflow.fleet.files import make_folder
 from trendflow.fleet.service import Blueprint, Health, Service, Site
 from trendflow.fleet.state import Identity, read_state
 from trendflow.fleet.supervisor import Fleet, Repair
+from trendflow.processes import started_ticks_of
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +75,7 @@ class Keeper:
         while True:
             try:
                 found = self.look()
-                make_folder(self.folder / NAME)
-                (self.folder / NAME / _BEAT).touch()
+                _beat(self.folder / NAME)
             except Exception as exc:  # nobody looks after the keeper: it outlives whatever it meets
                 trouble = str(as_typed(exc))
                 if trouble != said:
@@ -112,8 +111,9 @@ class Keeper:
         return found
 
     def _end_hung(self, fleet: Fleet) -> None:
-        """End services that live and have not done their work for long, though all that they need works."""
+        """End services that live and have not done their work for long, or never will, though all they need works."""
         ill, now = fleet.troubles(), self.now()
+        ill.pop(NAME, None)  # this process: nobody would start it again
         blamed = {
             blueprint.name
             for blueprint in fleet.blueprints
@@ -122,10 +122,14 @@ class Keeper:
         # By the process, so that one which took its place meanwhile begins anew.
         self._ill_since = {ill[name].process: self._ill_since.get(ill[name].process, now) for name in blamed}
         for name in sorted(blamed):
-            process, text = ill[name].process, ill[name].text
-            if now - self._ill_since[process] >= _HUNG_S:
-                log.error("ALARM: the service %s hangs and is ended: %s", name, text)
-                fleet.end(name, process)
+            trouble = ill[name]
+            if trouble.is_defect and self._may_start(name):
+                log.error("ALARM: the service %s does not work and is ended: %s", name, trouble.text)
+            elif now - self._ill_since[trouble.process] >= _HUNG_S:
+                log.error("ALARM: the service %s hangs and is ended: %s", name, trouble.text)
+            else:
+                continue
+            fleet.end(name, trouble.process)
 
     def _may_start(self, name: str) -> bool:
         known = self._patience.get(name)
@@ -140,17 +144,27 @@ class Keeper:
         return self._patience[name]
 
 
+def _beat(folder: Path) -> None:
+    """Leave word of this look, and whose it was."""
+    make_folder(folder)
+    new = folder / f"{_BEAT}.new"
+    pid = os.getpid()
+    new.write_text(f"{pid} {started_ticks_of(pid)}")
+    new.replace(folder / _BEAT)
+
+
 def _looks(site: Site) -> Health:
-    """It has looked a moment ago, and since the process runs that the fleet started last."""
+    """It has looked a moment ago, and it is the process that the fleet started last."""
 
     def check() -> str | None:
         process = read_state(site.folder).process(NAME)
-        started = 0.0 if process is None else datetime.fromisoformat(process.started_at).timestamp()
+        beat = site.service_folder(NAME) / _BEAT
         try:
-            looked = os.stat(site.service_folder(NAME) / _BEAT).st_mtime
+            looked, whose = beat.stat().st_mtime, beat.read_text()
         except FileNotFoundError:
-            looked = 0.0
-        if looked < started:
+            looked, whose = 0.0, ""
+        # Not by the time of its start: the clock may have been set back since.
+        if process is None or whose != f"{process.process.pid} {process.process.started_ticks}":
             return "it has not looked yet"
         silent_s = time.time() - looked
         return None if silent_s <= _SILENT_S else f"it has not looked for {silent_s:.0f} seconds"

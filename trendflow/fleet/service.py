@@ -46,14 +46,16 @@ class Service:
     `launcher` starts a service that knows how to start itself; `command` only defines it then.
 
     `health` decides whether what needs this service may start. `readiness` is what the service says of its work beyond
-    that; it delays nothing and is shown by the status. `address` is what a person opens or calls, and `token_file` the
-    file with the token that this takes.
+    that; it delays nothing and is shown by the status. `defect` is what no waiting mends of a service that is not
+    healthy, and a new start may: `up` tells it at once, and the keeper starts such a service again. `address` is what a
+    person opens or calls, and `token_file` the file with the token that this takes.
     """
 
     command: tuple[str, ...]
     health: Health
     folder: Path
     readiness: Health | None = None
+    defect: Health | None = None
     address: str | None = None
     token_file: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)

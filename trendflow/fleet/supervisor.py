@@ -40,10 +40,11 @@ class Repair:
 
 @dataclass(frozen=True)
 class Trouble:
-    """What the health check of a service found wrong, and of which process."""
+    """What is wrong with a service, and with which process of it; whether no waiting mends it."""
 
     process: Identity
     text: str
+    is_defect: bool = False
 
 
 def _silent(_service: str, _event: str) -> None:
@@ -93,7 +94,7 @@ class Fleet:
 
         Raises `config_invalid` (a port is taken, another command is at work, the fleet runs on another host),
         `timeout` (a repair does not finish), `dependency_missing` (no such program), and of a service that ended while
-        it started or did not become healthy its own code, with the end of its log.
+        it started, has a defect or did not become healthy its own code, with the end of its log.
         """
         chosen = in_order(self.blueprints, wanted)
         with self._exclusive(report):
@@ -147,11 +148,9 @@ class Fleet:
             if (process := state.process(blueprint.name)) is not None and state.is_alive(process)
         ]
         with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
-            answers = list(pool.map(lambda pair: pair[0].build(site).health(), asked))
+            answers = list(pool.map(lambda pair: _trouble(pair[0].build(site), pair[1]), asked))
         return {
-            blueprint.name: Trouble(process, answer)
-            for (blueprint, process), answer in zip(asked, answers, strict=True)
-            if answer is not None
+            blueprint.name: answer for (blueprint, _), answer in zip(asked, answers, strict=True) if answer is not None
         }
 
     def end(self, service: str, seen: Identity) -> bool:
@@ -222,10 +221,15 @@ class Fleet:
     def _ensure(
         self, blueprint: Blueprint, site: Site, state: FleetState, report: Report
     ) -> tuple[FleetState, _Starting]:
-        """Start a service unless it runs as it is defined now."""
+        """Start a service unless it runs as it is defined now, without a defect."""
         name, service = blueprint.name, blueprint.build(site)
         process = state.process(name)
-        starts = process is None or not process.is_alive or process.definition != service.definition
+        starts = (
+            process is None
+            or not process.is_alive
+            or process.definition != service.definition
+            or _defect(service) is not None
+        )
         if process is not None and starts:
             report(name, "stopping")
             stop_process(process)  # also what a service that died has left behind
@@ -241,7 +245,7 @@ class Fleet:
         return state, _Starting(service, process, starts, time.monotonic() + service.start_limit_s)
 
     def _is_healthy(self, name: str, starting: _Starting) -> bool:
-        """Whether it is. Raises of one that ended or does not become healthy in time its own code."""
+        """Whether it is. Raises of one that ended, has a defect or does not become healthy in time its own code."""
         service, process = starting.service, starting.process
         trouble = service.health()
         if trouble is None and process.is_alive:
@@ -264,6 +268,14 @@ class Fleet:
                 service=name,
                 exit_code=code,
                 log="\n".join(tail),
+            )
+        defect = _defect(service)
+        if defect is not None:
+            raise TrendFlowError(
+                service.error_code,
+                f"The service {name!r} does not work: {defect}.",
+                service=name,
+                log="\n".join(log_tail(process, self.folder)),
             )
         if time.monotonic() > starting.deadline:
             raise TrendFlowError(
@@ -327,6 +339,18 @@ class Fleet:
             yield True
         finally:
             lock.release()
+
+
+def _defect(service: Service) -> str | None:
+    return None if service.defect is None else service.defect()
+
+
+def _trouble(service: Service, process: Identity) -> Trouble | None:
+    found = service.health()
+    if found is None:
+        return None
+    defect = _defect(service)
+    return Trouble(process, found) if defect is None else Trouble(process, defect, is_defect=True)
 
 
 def _last_first(processes: Sequence[Process]) -> list[list[Process]]:

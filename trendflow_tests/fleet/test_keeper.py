@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from trendflow.fleet.keeper import Keeper
+from trendflow.fleet.keeper import NAME, Keeper
+from trendflow.fleet.keeper import keeper as keeper_blueprint
 from trendflow.fleet.launch import stop_process
 from trendflow.fleet.service import Blueprint, Health, Site
-from trendflow.fleet.state import read_state
+from trendflow.fleet.state import read_state, write_state
 from trendflow.fleet.supervisor import Fleet, Repair
-from trendflow_tests.fleet.test_supervisor import conditions, held, kill, pids
-from trendflow_tests.fleet.tiny_services import SERVER, web
+from trendflow_tests.fleet.tiny_services import SERVER, conditions, held, kill, pids, web
 
 MakeFleet = Callable[..., Fleet]
 
@@ -190,6 +191,79 @@ def test_what_took_the_place_of_a_hanging_service_is_given_its_own_time(fleet: M
     clock.now += 31.0
     keeper.look()
     assert conditions(built) == {"store": "dead"}
+
+
+def defective(name: str) -> Blueprint:
+    """A service with a defect as long as its folder holds the file `defect`; starting it does not mend that."""
+    plain = web(name)
+
+    def check(site: Site) -> Health:
+        return lambda: "its disk is gone" if (site.service_folder(name) / "defect").exists() else None
+
+    return replace(plain, build=lambda site: replace(plain.build(site), health=check(site), defect=check(site)))
+
+
+def test_a_defect_is_not_waited_for_but_no_more_often_than_a_service_is_started(
+    fleet: MakeFleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    built = fleet(defective("store"))
+    built.up()
+    before = pids(built)
+    sign = built.folder / "store" / "defect"
+    sign.touch()
+    clock = Clock()
+    keeper = keep(built, clock)
+    with caplog.at_level(logging.ERROR):
+        keeper.look()
+    assert "ALARM: the service store does not work and is ended: its disk is gone" in caplog.text
+    assert keeper.look().services == {"store": None}
+    again = pids(built)
+    assert again != before
+    for _ in range(2):  # the second time it may be started again, and not before
+        clock.now += 31.0
+        keeper.look()
+        assert keeper.look().services == {"store": None}
+        clock.now += 5.0
+    before = pids(built)
+    keeper.look()
+    assert pids(built) == before
+    sign.unlink()
+    assert conditions(built) == {"store": "healthy"}
+
+
+def test_the_keeper_does_not_end_itself(fleet: MakeFleet) -> None:
+    built = fleet(hanging(NAME))
+    built.up()
+    (built.folder / f"{NAME} hangs").touch()
+    clock = Clock()
+    keeper = keep(built, clock)
+    keeper.look()
+    clock.now += 10_000.0
+    keeper.look()
+    assert conditions(built) == {NAME: "unhealthy"}
+
+
+def test_a_keeper_is_known_by_its_process_whatever_the_clock_says(fleet: MakeFleet) -> None:
+    looking = (
+        "import os, sys, threading\n"
+        f"sys.path[:0] = {sys.path!r}\n"
+        "from pathlib import Path\n"
+        "from trendflow.fleet.keeper import Keeper\n"
+        "from trendflow.fleet.supervisor import Fleet\n"
+        "folder = Path(os.environ['KEPT'])\n"
+        "Keeper(folder, lambda: Fleet(folder, ())).run(threading.Event())\n"
+    )
+    built = fleet(keeper_blueprint((sys.executable, "-c", looking), lambda site: {"KEPT": str(site.folder)}, ()))
+    built.up()
+    state = read_state(built.folder)
+    (own,) = state.processes
+    write_state(built.folder, replace(state, processes=(replace(own, started_at="2999-01-01T00:00:00.000Z"),)))
+    assert conditions(built) == {NAME: "healthy"}
+    other = replace(own, process=replace(own.process, started_ticks=own.process.started_ticks + 1))
+    write_state(built.folder, replace(state, processes=(other,)))
+    health = built.blueprints[0].build(Site(built.folder, {}, {})).health
+    assert health() == "it has not looked yet"
+    write_state(built.folder, state)
 
 
 def test_the_keeper_stays_out_of_a_command_at_work(fleet: MakeFleet) -> None:

@@ -5,29 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
-from benchmarks.production import end_at_once
-from trendflow.commands.fleet import status_of
-from trendflow.config import load_settings
-from trendflow.fleet.environment import fleet_environment, fleet_folder, use_fleet
-from trendflow.fleet.state import read_state
-from trendflow.fleet.supervisor import read_site
-from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.partitions import VIDEO_RUNS
-from trendflow.orchestration.queue.board import Board
 from trendflow.orchestration.runs import run_path_of, view_run
+from trendflow_tests.fleet.production import PATIENCE_S, AtWork, Production, key_of, running_production
 from trendflow_tests.orchestration.conftest import write_clip
 from trendflow_tests.orchestration.queue.stage import wait_for
 from trendflow_tests.orchestration.runs import assert_state_agrees, problems, write_graph
@@ -39,101 +27,10 @@ COMPONENTS = ("segmenter", "core_optical_flow", "cut_detection", "loudness_extra
 CLIPS = 9
 DUPLICATE, BROKEN, SHORT = CLIPS, CLIPS + 1, CLIPS + 2
 """Places in the list, behind the good clips."""
-PATIENCE_S = 600.0
-
-
-@dataclass(frozen=True)
-class Killed:
-    """What a worker was doing when it was killed."""
-
-    run_path: str
-    component: str
-    worker: str
-
-
-class Production:
-    """A fleet that `trendflow up` has started, and what a test asks of it."""
-
-    def __init__(self, home: Path, environment: dict[str, str]) -> None:
-        self._home, self._environment = home, environment
-
-    def command(self, *arguments: str) -> subprocess.Popen[str]:
-        """A command of the user, without his patience."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "trendflow", "--home", str(self._home), *arguments],
-            env=os.environ | self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def answer(self, command: subprocess.Popen[str]) -> str:
-        said, complained = command.communicate()
-        assert command.returncode == 0, complained
-        return said
-
-    def connect(self) -> None:
-        """Point this process at the fleet."""
-        use_fleet(self._home)
-        self.deployment = Deployment(load_settings())
-        broker = self.deployment.settings.broker_url
-        assert broker is not None
-        self.board = Board(broker.get_secret_value())
-
-    def conditions(self) -> dict[str, str]:
-        return {row["service"]: row["condition"] for row in status_of(self.deployment.settings)["services"]}
-
-    def pid(self, service: str) -> int:
-        process = read_state(fleet_folder(self._home)).process(service)
-        assert process is not None
-        return process.process.pid
-
-    def runs(self) -> list[str]:
-        """Paths of all runs that level 1 knows, sorted."""
-        return sorted(self.deployment.states.read_global()["runs"])
-
-    def begun(self, run_path: str) -> Counter[str]:
-        """How often the work of each component of a run was begun."""
-        return Counter(
-            event.subject
-            for event in self.deployment.states.events(run_path)
-            if event.type == "component_status" and event.to == "running"
-        )
-
-    def at_work(self, run_paths: Sequence[str]) -> Killed | None:
-        """A component that is being computed, as its journal says."""
-        for path in run_paths:
-            view = self.deployment.states.read_run(path)
-            for name, row in (view.components if view else {}).items():
-                if row["status"] == "running" and row["owner"]:
-                    return Killed(path, name, row["owner"])
-        return None
-
-    def kill_a_worker_at_work(self) -> Killed:
-        """SIGKILL to a worker and all of its processes while it computes a component.
-
-        They are stopped first: what is read then about the run cannot change any more before they die.
-        """
-
-        def kill() -> Killed | None:
-            found = self.at_work(self.runs())
-            if found is None:
-                return None
-            main = psutil.Process(int(found.worker.split(":")[1]))
-            processes = [main, *main.children(recursive=True)]
-            signal_all(processes, signal.SIGSTOP)
-            view = self.deployment.states.read_run(found.run_path)
-            stored = {row["name"] for row in view_run(self.deployment, _key(found.run_path)).manifest()["components"]}
-            hit = view is not None and view.components[found.component]["status"] == "running"
-            hit = hit and found.component not in stored
-            signal_all(processes, signal.SIGKILL if hit else signal.SIGCONT)
-            return found if hit else None
-
-        return wait_for(kill, "a worker in the middle of a component", PATIENCE_S)
 
 
 @pytest.fixture
-def production(home: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Production]:
+def production(home: Path, models_dir: Path) -> Iterator[Production]:
     graph = write_graph(home / "component_graph.yaml", *COMPONENTS)
     environment = {
         "TRENDFLOW_GRAPH_FILE": str(graph),
@@ -142,18 +39,8 @@ def production(home: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
         "TRENDFLOW_MIN_FREE_GB": "0",
         "OMP_NUM_THREADS": "1",
     }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    made = Production(home, environment)
-    folder = fleet_folder(home)
-    try:
-        made.answer(made.command("up", "--workers", "2"))
-        for name in fleet_environment(read_site(folder)):
-            monkeypatch.setenv(name, "")  # remembered, so that what follows is undone
-        made.connect()
-        yield made
-    finally:
-        end_at_once(folder)
+    with running_production(home, environment, workers=2) as running:
+        yield running
 
 
 @pytest.fixture
@@ -216,7 +103,7 @@ def assert_everything_ended(production: Production, good: Sequence[str], broken:
 
     def level1() -> dict[str, Any]:
         runs = production.deployment.states.read_global()["runs"]
-        return {_key(path): row["status"] for path, row in runs.items()}
+        return {key_of(path): row["status"] for path, row in runs.items()}
 
     wait_for(lambda: level1() == expected, "level 1 to know how the runs ended", PATIENCE_S)
     wait_for(lambda: not production.board.unacknowledged(), "the last message to be settled")
@@ -234,7 +121,7 @@ def assert_everything_ended(production: Production, good: Sequence[str], broken:
         assert problems(production.deployment, run_path_of(key)) == []
 
 
-def assert_computed_once(production: Production, good: Sequence[str], killed: Killed) -> None:
+def assert_computed_once(production: Production, good: Sequence[str], killed: AtWork) -> None:
     """Every component of every run was computed once, but for the one that died with its worker."""
     for key in good:
         path = run_path_of(key)
@@ -250,12 +137,6 @@ def assert_computed_once(production: Production, good: Sequence[str], killed: Ki
     assert view.components[killed.component]["owner"] != killed.worker
 
 
-def signal_all(processes: Sequence[psutil.Process], number: int) -> None:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):  # some live for a moment only
-            process.send_signal(number)
-
-
 def stored(production: Production) -> set[tuple[str, str | None]]:
     """Keys of all results, each with the tag of its content."""
     return {(info.key, info.etag) for info in production.deployment.store.list("result_store")}
@@ -264,7 +145,3 @@ def stored(production: Production) -> set[tuple[str, str | None]]:
 def run_id_in(key: str) -> str:
     """`result_store/<platform>/<video>/<run>/…`"""
     return key.split("/")[3]
-
-
-def _key(run_path: str) -> str:
-    return run_path.partition("/")[2]

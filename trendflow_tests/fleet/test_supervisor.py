@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import stat
@@ -29,48 +28,15 @@ from trendflow.fleet.state import STATE, Identity, read_state, write_state
 from trendflow.fleet.status import fleet_status
 from trendflow.fleet.supervisor import Fleet
 from trendflow.processes import started_ticks_of
-from trendflow_tests.fleet.tiny_services import SERVER, web
+from trendflow_tests.fleet.tiny_services import SERVER, conditions, held, kill, pids, web
 
 MakeFleet = Callable[..., Fleet]
-
-HOLDER = f"""
-import sys
-sys.path[:0] = {sys.path!r}
-from filelock import FileLock
-with FileLock(sys.argv[1]):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 def raised(call: Callable[..., object], *arguments: object) -> TrendFlowError:
     with pytest.raises(TrendFlowError) as caught:
         call(*arguments)
     return caught.value
-
-
-def conditions(fleet: Fleet) -> dict[str, str]:
-    return {row["service"]: row["condition"] for row in fleet_status(fleet.folder, fleet.blueprints)["services"]}
-
-
-def pids(fleet: Fleet) -> dict[str, int]:
-    return {found.service: found.process.pid for found in read_state(fleet.folder).processes}
-
-
-def kill(pid: int) -> None:
-    """End a child at once and wait until nothing of it is left but its exit code: its port is free then."""
-    os.kill(pid, signal.SIGKILL)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-
-
-@contextmanager
-def held(lock: Path) -> Iterator[Callable[[], object]]:
-    """Another process holds this lock until what is yielded is called, or the block ends."""
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        yield lambda: holder.communicate()
 
 
 @contextmanager
@@ -255,6 +221,24 @@ def test_a_service_that_never_answers_is_named(fleet: MakeFleet) -> None:
     error = raised(fleet(web("store", program=deaf, start_limit_s=0.0)).up)
     assert error.error_code == "internal_error"
     assert error.message.startswith("The service 'store' is not healthy after 0 seconds: it does not answer on port")
+
+
+def test_a_defect_is_told_at_once_and_the_next_up_starts_again(fleet: MakeFleet) -> None:
+    ill: dict[str, Any] = {"health": lambda: "it is ill", "defect": lambda: "its disk is gone"}
+    built = fleet(web("store", start_limit_s=3600.0, error_code="storage_unavailable", **ill))
+    error = raised(built.up)
+    assert (error.error_code, error.message) == (
+        "storage_unavailable",
+        "The service 'store' does not work: its disk is gone.",
+    )
+    before = pids(built)
+    mended = fleet(web("store"))
+    mended.up()
+    assert pids(mended) == before  # the process of the same definition, which has no defect
+    raised(built.up)
+    assert pids(built) != before
+    trouble = built.troubles()["store"]
+    assert (trouble.text, trouble.is_defect) == ("its disk is gone", True)
 
 
 def test_a_program_that_does_not_exist_is_named(fleet: MakeFleet) -> None:

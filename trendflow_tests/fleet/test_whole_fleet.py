@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -14,24 +16,51 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import psutil
 import pytest
 
+from trendflow.contracts.manifest import find_row
+from trendflow.contracts.video_document import VideoDocument
+from trendflow.fleet.environment import fleet_environment
 from trendflow.fleet.state import read_state
+from trendflow.fleet.supervisor import read_site
+from trendflow.orchestration.submitting import profile_versions
+from trendflow.orchestration.waiting_text import waiting_texts
 from trendflow.processes import started_ticks_of
+from trendflow_tests.faults.search import in_broker, in_database, in_files, in_store
+from trendflow_tests.fleet.production import Production
+from trendflow_tests.orchestration.canaries import CANARIES
 from trendflow_tests.orchestration.command_line import Cli
+from trendflow_tests.orchestration.conftest import write_clip
+from trendflow_tests.orchestration.runs import write_graph
 
 pytestmark = pytest.mark.xdist_group("fleet")
 
+COMPONENTS = ("segmenter", "loudness_extractor", "text_processor")
+DOCUMENT: dict[str, Any] = {
+    "title": f"{CANARIES[0]} is not #{CANARIES[1]}",
+    "description": f"{CANARIES[2]} by @{CANARIES[3]}",
+    "tags": [CANARIES[4]],
+}
 _POLL_S = 0.5
 
 
 @pytest.fixture(scope="module")
-def trendflow(models_dir: Path) -> Iterator[Cli]:
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a backend puts what its users upload."""
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def trendflow(models_dir: Path, uploads: Path) -> Iterator[Cli]:
     """The command line in the home of a fleet with two workers."""
     # Not below pytest's folder, which only this user may enter: root's database would be kept in /var/lib.
     with tempfile.TemporaryDirectory(prefix="trendflow-fleet-") as folder:
         Path(folder).chmod(0o755)
-        cli = Cli(Path(folder), models_dir, TRENDFLOW_MIN_FREE_GB="0")
+        graph = write_graph(Path(folder) / "component_graph.yaml", *COMPONENTS)
+        settings = {"GRAPH_FILE": str(graph), "UPLOADS": str(uploads), "MIN_FREE_GB": "0"}
+        cli = Cli(Path(folder), models_dir, **{f"TRENDFLOW_{name}": value for name, value in settings.items()})
         try:
             up = cli("up", "--workers", "2")
             assert up.returncode == 0, up.stderr
@@ -71,8 +100,9 @@ def ask(trendflow: Cli, query: str) -> dict[str, Any]:
 
 
 def test_everything_is_healthy_and_the_doctor_agrees(trendflow: Cli) -> None:
-    services = ("seaweedfs", "valkey", "postgresql", "webserver", "daemon", "api", "worker-1", "worker-2", "keeper")
-    assert set(status(trendflow)) == set(services)
+    services = {"seaweedfs", "valkey", "postgresql", "code-trendflow", "code-training", "webserver", "daemon"}
+    services |= {"api", "worker-1", "worker-2", "keeper"}
+    assert set(status(trendflow)) == services
     # On a busy machine a single look may be too slow for the limits of its checks; what is broken stays so.
     wait_until(lambda: {(row["condition"], row["reason"]) for row in status(trendflow).values()} == {("healthy", None)})
     examined: subprocess.CompletedProcess[str]
@@ -86,7 +116,7 @@ def test_everything_is_healthy_and_the_doctor_agrees(trendflow: Cli) -> None:
     checks = {row["name"]: row for row in json.loads(examined.stdout)["checks"]}
     assert checks["broker"]["finding"] == "it answers; 0 messages wait, 0 dead letters"
     assert checks["workers"]["finding"] == "2 are alive"
-    assert checks["fleet"]["finding"] == "9 services are healthy"
+    assert checks["fleet"]["finding"] == "11 services are healthy"
     assert [name for name, row in checks.items() if row["state"] == "error"] == []
     assert all(checks[name]["state"] == "ok" for name in ("api users", "keys", "permissions", "clocks", "database"))
 
@@ -138,6 +168,51 @@ def test_the_keeper_replaces_a_killed_worker_and_a_killed_api(trendflow: Cli) ->
     assert "ALARM: the service api had ended" in words
 
 
+TICKS = """{ sensorOrError(sensorSelector: {
+  repositoryLocationName: "trendflow", repositoryName: "__repository__", sensorName: "take_submissions"
+}) { ... on Sensor { sensorState { ticks(limit: 1) { timestamp status } } } } }"""
+LOCATIONS = """{ workspaceOrError { ... on Workspace {
+  locationEntries { name loadStatus locationOrLoadError { __typename } }
+} } }"""
+
+
+def test_reload_loads_the_code_of_a_location_anew(trendflow: Cli) -> None:
+    before = pids(trendflow)
+    proxy = psutil.Process(before["code-training"])
+    (old,) = proxy.children()
+    answer = ask(trendflow, 'mutation { reloadRepositoryLocation(repositoryLocationName: "training") { __typename } }')
+    assert answer["reloadRepositoryLocation"] == {"__typename": "WorkspaceLocationEntry"}
+    wait_until(lambda: len(proxy.children()) == 1 and old not in proxy.children())
+    assert pids(trendflow) == before
+    wait_until(lambda: {row["condition"] for row in status(trendflow).values()} == {"healthy"})
+
+
+def test_code_is_loaded_once_and_again_when_its_servers_are_killed(trendflow: Cli) -> None:
+    before = pids(trendflow)
+    assert [psutil.Process(before[name]).children() for name in ("webserver", "daemon")] == [[], []]
+    (child,) = psutil.Process(before["code-trendflow"]).children()
+    os.kill(child.pid, signal.SIGKILL)
+    os.kill(before["code-training"], signal.SIGKILL)
+    killed = ("code-trendflow", "code-training")
+    wait_until(lambda: all(pids(trendflow)[name] != before[name] for name in killed))
+    wait_until(lambda: {row["condition"] for row in status(trendflow).values()} == {"healthy"})
+    mended = time.time()
+    assert {name: pid for name, pid in pids(trendflow).items() if before[name] != pid}.keys() == set(killed)
+
+    def ticks() -> bool:
+        found = ask(trendflow, TICKS)["sensorOrError"]["sensorState"]["ticks"]
+        return any(tick["timestamp"] > mended and tick["status"] == "SKIPPED" for tick in found)
+
+    wait_until(ticks)
+
+    def locations() -> dict[str, tuple[str, str]]:
+        found = ask(trendflow, LOCATIONS)["workspaceOrError"]["locationEntries"]
+        return {row["name"]: (row["loadStatus"], row["locationOrLoadError"]["__typename"]) for row in found}
+
+    loaded = ("LOADED", "RepositoryLocation")
+    wait_until(lambda: locations() == {"trendflow": loaded, "training": loaded})
+
+
 def test_the_number_of_workers_can_change(trendflow: Cli) -> None:
     before = pids(trendflow)
     trendflow("up", "--workers", "1")
@@ -147,6 +222,91 @@ def test_the_number_of_workers_can_change(trendflow: Cli) -> None:
     more = pids(trendflow)
     assert {name: more[name] for name in fewer} == fewer
     assert "worker-2" in more
+
+
+@pytest.fixture
+def production(trendflow: Cli, monkeypatch: pytest.MonkeyPatch) -> Production:
+    """The same fleet, to which this process belongs meanwhile."""
+    own = {name: value for name, value in trendflow.environment.items() if name.startswith("TRENDFLOW_")}
+    for name, value in (own | fleet_environment(read_site(trendflow.home / "fleet"))).items():
+        monkeypatch.setenv(name, value)
+    made = Production(trendflow.home, own)
+    made.connect()
+    return made
+
+
+def test_the_text_of_a_video_is_measured_and_stays_nowhere(
+    trendflow: Cli, production: Production, uploads: Path
+) -> None:
+    """As a backend does it: an upload, a request with the text, and the answers of the API. One worker dies of it."""
+    root = f"http://127.0.0.1:{port(trendflow, 'api')}"
+    token = {"Authorization": f"Bearer {(trendflow.home / 'fleet' / 'api' / 'token').read_text()}"}
+    texts = waiting_texts(production.deployment.settings)
+    assert texts is not None
+    write_clip(uploads / "film.mp4").rename(uploads / "upload-1")
+    shutil.copyfile(uploads / "upload-1", uploads / "upload-2")
+
+    def process(upload_id: str, **more: Any) -> str:
+        request = {
+            "video_id": f"film-of-{upload_id}",
+            "platform_id": "upload",
+            "upload_id": upload_id,
+            "profile": "starter",
+            **profile_versions(production.deployment.graph, "starter"),
+            **more,
+        }
+        answer = httpx.post(f"{root}/api/v1/process", json=request, headers=token, timeout=120, trust_env=False)
+        assert answer.status_code == 202, answer.text
+        return f"upload/{request['video_id']}/{answer.json()['run_id']}"
+
+    def asked(run_path: str, path: str) -> httpx.Response:
+        return get(f"{root}/api/v1/runs/{run_path.rpartition('/')[2]}/{path}", **token).raise_for_status()
+
+    document = VideoDocument(DOCUMENT["title"], DOCUMENT["description"], tuple(DOCUMENT["tags"]))
+    needles = {
+        "text": [form for word in CANARIES[:5] for form in (word, word.lower(), word.upper())],
+        "digest": [document.digest],
+    }
+    told = process("upload-1", document=DOCUMENT)
+    killed = production.kill_a_worker_at_work()
+    assert killed.run_path == told
+    assert texts.get(document.digest, told) == document, "what died with its worker waits for the next one"
+    broker = os.environ["TRENDFLOW_BROKER_URL"]
+    waiting = in_broker(broker, needles)
+    assert set.union(*waiting.values()) == {"digest"}
+
+    untold = process("upload-2")
+    runs = (told, untold)
+    wait_until(lambda: all(asked(run, "status").json()["status"] in ("success", "error") for run in runs))
+    assert [asked(run, "status").json()["status"] for run in runs] == ["success", "success"]
+    manifests = {run: asked(run, "manifest").json() for run in runs}
+    assert manifests[told]["run"]["document_digest"] == document.digest
+    assert manifests[untold]["run"]["document_digest"] is None
+    rows = [find_row(manifests[run], "text_processor") or {} for run in runs]
+    assert [(row["status"], row["error_code"]) for row in rows] == [("ok", None), ("error", "dependency_missing")]
+    with np.load(io.BytesIO(asked(told, "artifacts/text_processor/text_processor.npz").content)) as stored:
+        found = dict(zip(stored["feature_names"].tolist(), stored["feature_values"].tolist(), strict=True))
+        assert np.linalg.norm(stored["title_embedding"]) == pytest.approx(1.0, abs=1e-5)
+    assert found["tp_lex_title_len_words"] == 3  # without the hashtag
+    assert found["tp_tags_hashtag_unique_count"] == 1
+    assert found["tp_lex_description_mention_count"] == 1
+
+    assert texts.get(document.digest, told) is None
+    needles["run"] = [told.rpartition("/")[2], untold.rpartition("/")[2]]
+    places = {
+        "store": in_store(production.deployment.store, needles),
+        "database": in_database(os.environ["TRENDFLOW_DATABASE_URL"], needles),
+        "broker": in_broker(broker, needles),
+        "files": in_files(trendflow.home, needles),
+    }
+    assert [key for key in places["broker"] if key.startswith("trendflow:text")] == []
+    assert [name for place in places.values() for name, kinds in place.items() if "text" in kinds] == []
+    # What was searched holds what it should.
+    assert any("digest" in kinds for kinds in places["store"].values())
+    assert {"event_logs", "runs"} <= set(places["database"])
+    for part in ("fleet/logs/", "fleet/dagster/storage/", "fleet/postgresql/", "fleet/seaweedfs/", "fleet/valkey/"):
+        assert any(name.startswith(part) for name in places["files"]), part
+    wait_until(lambda: {row["condition"] for row in status(trendflow).values()} == {"healthy"})
 
 
 def test_down_leaves_no_process(trendflow: Cli) -> None:
@@ -161,7 +321,7 @@ def test_down_leaves_no_process(trendflow: Cli) -> None:
     sessions = {identity.pid for identity in known}
     assert len(left_over(mark, sessions)) >= len(known)  # what is looked for below would be found
     down = trendflow("down")
-    assert (down.returncode, down.stdout) == (0, "9 services ended\n")
+    assert (down.returncode, down.stdout) == (0, "11 services ended\n")
     assert left_over(mark, sessions) == []
     assert {row["condition"] for row in status(trendflow).values()} == {"stopped"}
 
