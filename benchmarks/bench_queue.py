@@ -27,8 +27,8 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from benchmarks.common import SAMPLE, Row
 from benchmarks.production import PlainLoop, lengthened, running_fleet, submit_and_wait, trendflow
 from trendflow.config import load_settings
-from trendflow.orchestration.acceptance import as_label
 from trendflow.orchestration.deployment import Deployment
+from trendflow.orchestration.processes import as_label
 from trendflow.orchestration.queue.board import Board
 from trendflow.orchestration.runs import new_run_id, run_path_of, submit_run, view_run
 from trendflow.orchestration.submitting import open_desk

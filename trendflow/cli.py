@@ -37,12 +37,16 @@ app.add_typer(dataset.app, name="dataset")
 # YouTube ids may begin with '-': such a run key is an argument, not a row of options.
 _RUN_KEYS = {"ignore_unknown_options": True}
 RunKey = Annotated[str, typer.Argument(metavar="VIDEO_ID/RUN_ID", help="A run, as printed by process or show.")]
+# Commands that need no store, and those that say themselves how the fleet is.
+_WITHOUT_STORE = {"up", "down", "status", "doctor", "triton", "models", "components", "schemas", "graph", "warm-up"}
+
 _Priority = Literal["high", "normal", "low"]
 _DOCUMENT = "The video's text as a JSON file: title, description, tags, language, transcript. It is read, never stored."
 
 
 @app.callback()
 def _root(
+    context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside.")] = False,
     home: Annotated[Path | None, typer.Option(help="State folder; default .trendflow or $TRENDFLOW_HOME.")] = None,
 ) -> None:
@@ -51,9 +55,23 @@ def _root(
         os.environ["TRENDFLOW_HOME"] = str(home.expanduser().absolute())
     os.environ.setdefault("NUMBA_CACHE_DIR", str(_compiled_code()))
     if (_home() / "fleet" / "state.json").exists():  # asked here, because most commands start faster than it imports
-        from trendflow.fleet.environment import use_fleet
+        from trendflow.fleet.environment import require_keys_of_fleet, use_fleet
 
-        use_fleet(_home())
+        is_up, uses_store = use_fleet(_home()), context.invoked_subcommand not in _WITHOUT_STORE
+        if is_up and uses_store:
+            require_keys_of_fleet(_home())
+        elif uses_store:
+            _say_that_it_is_down()
+
+
+def _say_that_it_is_down() -> None:
+    """What a fleet holds is not to be looked for, or lost, in another store without a word."""
+    if not os.environ.get("TRENDFLOW_STORE_URL"):
+        from trendflow.commands.console import err
+
+        err.print(
+            "the fleet of this home is not up: its store is not used here, but one of the home's own", style="yellow"
+        )
 
 
 def _home() -> Path:
@@ -107,7 +125,7 @@ def resume(
 @app.command()
 def submit(
     sources: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE|URL]...", help="Local video files or YouTube video URLs.")
+        list[str] | None, typer.Argument(metavar="FILE|URL", help="Local video files or YouTube video URLs.")
     ] = None,
     listed: Annotated[
         str | None, typer.Option("--list", metavar="FILE", help="A list of them: lines, or .csv or .json.")
@@ -140,7 +158,9 @@ def submit(
 
 @app.command()
 def submissions(
-    submission_id: Annotated[str | None, typer.Argument(help="A submission; default lists the latest.")] = None,
+    submission_id: Annotated[
+        str | None, typer.Argument(metavar="SUBMISSION", help="A submission; default lists the latest.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch until all runs have ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -175,7 +195,7 @@ def demo() -> None:
 @app.command()
 def up(
     services: Annotated[
-        list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Services with what they need; default all.")
+        list[str] | None, typer.Argument(metavar="SERVICE", help="Services with what they need; default all.")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Workers that process videos; default as many as the last time.")
@@ -242,9 +262,7 @@ def delete(
 
 @app.command(context_settings=_RUN_KEYS)
 def show(
-    run_key: Annotated[
-        str | None, typer.Argument(metavar="[VIDEO_ID/RUN_ID]", help="A run; default lists all.")
-    ] = None,
+    run_key: Annotated[str | None, typer.Argument(metavar="VIDEO_ID/RUN_ID", help="A run; default lists all.")] = None,
     component: Annotated[str | None, typer.Argument(help="A component of that run.")] = None,
 ) -> None:
     """Show the stored runs, one run, or the arrays and features of one artifact."""
@@ -255,9 +273,7 @@ def show(
 
 @app.command(context_settings=_RUN_KEYS)
 def validate(
-    run_key: Annotated[
-        str | None, typer.Argument(metavar="[VIDEO_ID/RUN_ID]", help="A run; default checks all.")
-    ] = None,
+    run_key: Annotated[str | None, typer.Argument(metavar="VIDEO_ID/RUN_ID", help="A run; default checks all.")] = None,
 ) -> None:
     """Check stored runs against digests, schemas and identities."""
     from trendflow.commands.inspect_run import validate as run
@@ -279,7 +295,7 @@ def report(
 @app.command(context_settings=_RUN_KEYS)
 def health(
     run_keys: Annotated[
-        list[str] | None, typer.Argument(metavar="[VIDEO_ID/RUN_ID]...", help="Runs; default all of the profile.")
+        list[str] | None, typer.Argument(metavar="VIDEO_ID/RUN_ID", help="Runs; default all of the profile.")
     ] = None,
     profile: Annotated[str | None, typer.Option(help="Profile whose runs are judged.")] = None,
     reference: Annotated[

@@ -1,6 +1,6 @@
 """Alarms about the deployment as a whole: what it looks at, when it calls, and what stands in the store of it.
 
-    ended = EndedRuns(states, results).latest(limits.window)                 # what became of the newest runs
+    ended = EndedRuns(states, results, text_readers).latest(limits.window)   # what became of the newest runs
     found = [*run_alarms(ended, now, limits), *slow_components(cost_rows, now, limits)]
     changes = AlarmBook(store, schemas).update(found, at=now)                # raised, ended; the rest goes on
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,10 +28,14 @@ class EndedRun:
 
 
 class EndedRuns:
-    """Reads every ended run once: a process that keeps it pays for the new ones alone. Not for several threads."""
+    """Reads every ended run once: a process that keeps it pays for the new ones alone. Not for several threads.
 
-    def __init__(self, states: StateStore, results: ResultStore) -> None:
-        self._states, self._results = states, results
+    `text_readers` are the components that read the document of a video. That one found none is their error in every run
+    that was submitted without a document: how videos are submitted, and nothing that went wrong here.
+    """
+
+    def __init__(self, states: StateStore, results: ResultStore, text_readers: Collection[str] = ()) -> None:
+        self._states, self._results, self._text_readers = states, results, frozenset(text_readers)
         self._known: dict[tuple[str, str, str], EndedRun] = {}
 
     def latest(self, count: int) -> list[EndedRun]:
@@ -65,7 +69,12 @@ class EndedRuns:
                 raise
             return EndedRun(at, status, frozenset({error.error_code}))
         rows: Iterable[Mapping[str, Any]] = [] if manifest is None else manifest["components"]
-        codes |= {row["error_code"] for row in rows if row["status"] == "error"}
+        without = self._text_readers if manifest is not None and manifest["run"]["document_digest"] is None else ()
+        codes |= {
+            row["error_code"]
+            for row in rows
+            if row["status"] == "error" and not (row["name"] in without and row["error_code"] == "dependency_missing")
+        }
         return EndedRun(
             finished_at=at,
             status=status,

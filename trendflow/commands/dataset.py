@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Datasets: one row per video, without leaks.", no_args_is_help=True)
 
 Snapshots = Annotated[
-    list[Path], typer.Argument(metavar="FOLDER|FILE...", help="A folder of `snapshots import`, or files to import.")
+    list[Path], typer.Argument(metavar="FOLDER|FILE", help="A folder of `snapshots import`, or files to import.")
 ]
 Profile = Annotated[str | None, typer.Option(help="Profile of component_graph.yaml.")]
 _READERS, _MOST_READERS = 8, 64

@@ -39,6 +39,11 @@ def up(services: Sequence[str], n_workers: int | None) -> int:
     with err.status("starting") as line:
         try:
             fleet_of(settings, n_workers).up(list(services) or None, _Progress(line), write_dagster_home)
+        except KeyboardInterrupt as interrupt:
+            raise TrendFlowError(
+                "cancelled",
+                "Stopped; what has started goes on: 'trendflow up' starts the rest, 'trendflow down' ends it.",
+            ) from interrupt
         except TrendFlowError as error:
             if error.detail.get("log"):
                 err.print(error.detail["log"], markup=False, highlight=False)
@@ -65,6 +70,8 @@ def status(as_json: bool) -> int:
         out.print_json(json.dumps(found))
     else:
         _print_status(found)
+        if all(row["condition"] == "stopped" for row in found["services"]):
+            out.print("nothing is running; 'trendflow up' starts it")
     broken = [row["service"] for row in found["services"] if row["condition"] in ("dead", "unhealthy")]
     if broken:
         raise TrendFlowError(

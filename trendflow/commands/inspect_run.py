@@ -161,4 +161,6 @@ def report(key: str, target: Path | None) -> int:
     where = target or run.deployment.store.local_path(stored) or stored
     err.print(f"{human_bytes(size)}")
     out.print(str(where), highlight=False, soft_wrap=True)
+    if where == stored:
+        err.print("it lies in the object store; --output FILE copies it here", highlight=False)
     return 0

@@ -9,7 +9,7 @@ import typer
 
 models_app = typer.Typer(help="The models: what there is, whether the weights are in order.", no_args_is_help=True)
 
-ModelNames = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Entries; default all.")]
+ModelNames = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Entries; default all.")]
 
 
 @models_app.command("list")

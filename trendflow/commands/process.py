@@ -189,6 +189,7 @@ def _execute(deployment: Any, job: Any, run: Any, document: VideoDocument | None
 
 
 def _process_and_print(job: Any, run: Any) -> int:
+    from trendflow.contracts.manifest import CANCELLED
     from trendflow.orchestration.launch import process_here
     from trendflow.orchestration.report_step import report_key, report_location
     from trendflow.orchestration.wrapper import finalise, run_error, run_status
@@ -204,7 +205,7 @@ def _process_and_print(job: Any, run: Any) -> int:
             outcome, failure = "error", error
     seconds = time.monotonic() - started
     if outcome == "cancelled":
-        finalise(run, "cancelled")
+        finalise(run, CANCELLED)
         raise TrendFlowError("cancelled", f"The run was stopped; continue it with: {_resume_command(run)}")
     manifest = run.manifest()
     print_run(run, manifest)

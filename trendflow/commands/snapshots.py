@@ -26,7 +26,7 @@ _SHOWN = 20
 def import_command(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the tables.")],
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE]...", help="JSON shards, Parquet or CSV tables.")
+        list[Path] | None, typer.Argument(metavar="FILE", help="JSON shards, Parquet or CSV tables.")
     ] = None,
     collected: Annotated[bool, typer.Option("--collected", help="Also what the collector took.")] = False,
 ) -> None:
@@ -65,7 +65,7 @@ def import_command(
 
 @app.command(context_settings={"ignore_unknown_options": True})  # ids may begin with '-'
 def track(
-    video_ids: Annotated[list[str], typer.Argument(metavar="VIDEO_ID...", help="YouTube videos to follow.")],
+    video_ids: Annotated[list[str], typer.Argument(metavar="VIDEO_ID", help="YouTube videos to follow.")],
 ) -> None:
     """Register videos: their first snapshot is due at once, the others 7, 14 and 21 days after it."""
     from trendflow.commands.console import out

@@ -31,6 +31,7 @@ def print_report(report: Report) -> None:
     _counted("components that failed in runs that succeeded without them", report["optional_failures"])
     _counted("components that found nothing", report["empties"])
     _counted("dead letters", report["dead_letters"])
+    _done(report["items"])
     _items(report["items"])
     for step in report["next_steps"]:
         _line(f"→ {step['what']}" + (f": {step['command']}" if step["command"] else ""))
@@ -42,6 +43,14 @@ def _counted(title: str, rows: Sequence[dict[str, Any]]) -> None:
         shown = [["" if row[name] is None else str(row[name]) for name in columns] for row in rows]
         out.print()
         out.print(table(title, columns, shown, right=("items", "runs", "deliveries")))
+
+
+def _done(items: Sequence[dict[str, Any]]) -> None:
+    """Where the results are, of a submission that a person can look through."""
+    rows = [[str(place), item["run_key"]] for place, item in enumerate(items, start=1) if item["verdict"] == "done"]
+    if rows and len(items) <= _SHOWN:
+        out.print()
+        out.print(table("done", ["item", "run"], rows, right=("item",)))
 
 
 def _items(items: Sequence[dict[str, Any]]) -> None:

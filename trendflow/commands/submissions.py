@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from trendflow.commands.console import err, out, table
 from trendflow.commands.process import prepare_dagster_home
 from trendflow.commands.submission_report import print_report
-from trendflow.config import load_settings
+from trendflow.config import Settings, load_settings
 from trendflow.contracts.errors import ERROR_RULES, TrendFlowError
 from trendflow.contracts.identity import split_partition_key
+from trendflow.fleet.environment import is_store_of_fleet
 from trendflow.submission.items import Submission, submission_day
 from trendflow.submission.message import Message
 from trendflow.submission.outcomes import Outcomes
@@ -70,7 +71,7 @@ def retry(wanted: str, wait: bool, as_json: bool) -> int:
         submission = opened.desk.submit(submission_id, failed[0].user_id, drafts)
     if not as_json:
         out.print(f"submission {submission_id}: {decisions_line(submission)}", highlight=False, soft_wrap=True)
-        say_who_takes_them(submission)
+        say_who_takes_them(submission, deployment.settings)
     return finish(deployment, opened, submission, wait=wait, as_json=as_json)
 
 
@@ -109,8 +110,11 @@ def finish(
     return 0
 
 
-def say_who_takes_them(submission: Submission) -> None:
-    """Say what happens next with the new runs of a submission; above all when nobody is there to take them."""
+def say_who_takes_them(submission: Submission, settings: Settings) -> None:
+    """Say what happens next with the new runs of a submission; above all when nobody is there to take them.
+
+    Whoever starts a scheduler then has to start it on the store that holds the submission: a fleet has one of its own.
+    """
     if not submission.messages:
         return
     from trendflow.orchestration.daemon_beat import scheduler_is_seen
@@ -123,9 +127,12 @@ def say_who_takes_them(submission: Submission) -> None:
     if seen:
         out.print(f"follow it with: trendflow submissions {submission.submission_id}", highlight=False, soft_wrap=True)
     else:
-        err.print(
-            "no scheduler is seen: the runs wait until 'trendflow up' or 'trendflow ui' starts one", highlight=False
+        who = (
+            "until 'trendflow up' starts one"
+            if is_store_of_fleet(settings)
+            else "in this store until one works on it, such as that of 'trendflow ui'; a fleet has a store of its own"
         )
+        err.print(f"no scheduler is seen: the runs wait {who}", highlight=False, soft_wrap=True)
 
 
 def decisions_line(submission: Submission) -> str:

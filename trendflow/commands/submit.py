@@ -77,7 +77,7 @@ def submit(order: Order) -> int:
     submission = opened.desk.submit(submission_id, USER, drafts)
     if not order.as_json:
         _print_items(opened, submission, [_name(entry) for entry in entries])
-        say_who_takes_them(submission)
+        say_who_takes_them(submission, settings)
     return finish(deployment, opened, submission, wait=order.wait, as_json=order.as_json)
 
 
@@ -118,12 +118,12 @@ def _read(listed: str) -> bytes:
 
 def _checked(deployment: Deployment, profile: str, entries: Sequence[Entry]) -> Iterator[Entry]:
     """The entries, those with an error whose files are too short or too long: hopeless ones become no runs."""
-    from trendflow.orchestration.runs import verify_profile
+    from trendflow.orchestration.runs import resolve_profile
     from trendflow.orchestration.segmenter_step import refuse_wrong_duration
 
     # Weights that are not in order would fail every component; better before there are runs than after. Devices are
     # those of the workers, which may be other hosts.
-    verify_profile(deployment, profile)
+    resolve_profile(deployment, profile, executed_here=False)
     with err.status("looking at the files"):
         for entry in entries:
             source = entry.outcome
@@ -154,7 +154,7 @@ def _print_items(opened: OpenDesk, submission: Submission, names: Sequence[str])
         refusal, path = refusal_of(item), answering_run(opened.inbox, item)
         if refusal is None and place >= _SHOWN:
             continue
-        why = "" if refusal is None else f"{refusal.error_code}: {refusal.error}"
+        why = "" if refusal is None else f"{refusal.error_code}: {refusal.error.removeprefix(f'{name}: ')}"
         rows.append([str(place + 1), name, decision_of(item), why or ("" if path is None else partition_key_of(path))])
     out.print(table(None, ["", "item", "decision", "run or reason"], rows, right=("",)), markup=False)
     if len(rows) < len(names):

@@ -50,48 +50,30 @@ def resolve_models(
     runtimes: Mapping[str, Runtime] | None = None,
     require_served: Callable[[CatalogueEntry], None] | None = None,
     production: bool = False,
+    executed_here: bool = True,
 ) -> dict[str, ResolvedModel]:
     """Map each needed role to its entry, with weights verified and the device present.
 
     `mapping` is the profile's role → entry name, `runtimes` the roles it gives another runtime than the entry's own.
     A model on a server is proven by `require_served`, which raises what `TritonConnection.require` does; its weights
-    and its device are the server's. Raises `config_invalid` (role unknown or unmapped, entry does not serve the role,
-    test-only weights, a variant without a parity report, or weights whose licence forbids production use when
-    `production`), `model_not_found`, `weights_missing`, `device_unavailable`, `model_load_failed` (a TensorRT plan that
-    was built elsewhere) or `dependency_missing` (no library or engine, or a server that nobody named).
+    and its device are the server's. A process that lets others execute the run, not `executed_here`, looks at the
+    weights alone: devices, libraries and servers are the worker's. Raises `config_invalid` (role unknown or unmapped,
+    entry does not serve the role, test-only weights, a variant without a parity report, or weights whose licence
+    forbids production use when `production`), `model_not_found`, `weights_missing`, `device_unavailable`,
+    `model_load_failed` (a TensorRT plan that was built elsewhere) or `dependency_missing` (no library or engine, or a
+    server that nobody named).
     """
     store = WeightsStore(models_dir)
     resolved: dict[str, ResolvedModel] = {}
     for role in sorted(set(roles_needed)):
         entry = _permitted(catalogue, mapping, runtimes, role, production)
-        if entry.runtime != "triton":
+        if executed_here and entry.runtime != "triton":
             _require_device(entry)
         _verify_files(store, entry)
-        if entry.runtime == "triton":
+        if executed_here and entry.runtime == "triton":
             _require_server(entry, require_served)
         resolved[role] = ResolvedModel(entry, entry.engine, entry.precision, entry.device_policy)
     return resolved
-
-
-def verify_models(
-    catalogue: Catalogue,
-    mapping: Mapping[str, str],
-    roles_needed: Iterable[str],
-    models_dir: Path,
-    *,
-    runtimes: Mapping[str, Runtime] | None = None,
-    production: bool = False,
-) -> dict[str, CatalogueEntry]:
-    """The entry of each needed role, with its files verified, for a process that lets others execute it.
-
-    Devices, libraries and servers are those of the worker and not looked at. Raises of `resolve_models`' errors
-    `config_invalid`, `model_not_found` and `weights_missing`.
-    """
-    store = WeightsStore(models_dir)
-    found = {role: _permitted(catalogue, mapping, runtimes, role, production) for role in sorted(set(roles_needed))}
-    for entry in found.values():
-        _verify_files(store, entry)
-    return found
 
 
 def planned_models_used(resolved: Mapping[str, ResolvedModel], roles: Iterable[str]) -> tuple[ModelUsed, ...]:

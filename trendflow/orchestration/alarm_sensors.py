@@ -42,7 +42,8 @@ class Watch:
 
     def __init__(self, deployment: Deployment, limits: AlarmLimits | None = None) -> None:
         self._deployment, self._limits = deployment, limits or AlarmLimits()
-        self._ended = EndedRuns(deployment.states, deployment.results)
+        text_readers = [name for name, node in deployment.graph.components.items() if "document" in node.reads]
+        self._ended = EndedRuns(deployment.states, deployment.results, text_readers)
         self._book = AlarmBook(deployment.store, deployment.schemas)
         self._costs = CostRegistry(deployment.store, deployment.schemas)
         self._seen: list[EndedRun] = []

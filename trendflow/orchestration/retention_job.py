@@ -3,7 +3,7 @@
 from dagster import Config, JobDefinition, MetadataValue, OpExecutionContext, job, op
 from pydantic import Field
 
-from trendflow.orchestration.acceptance import this_process
+from trendflow.orchestration.processes import this_process
 from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.orchestration.retention_step import clean_up_deployment
 from trendflow.orchestration.successes import note_all_if_lost

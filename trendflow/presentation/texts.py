@@ -54,6 +54,7 @@ STATUS_TEXTS: dict[str, str] = {
     "success": "Success",
     "running": "Running",
     "pending": "Waiting",
+    "cancelled": "Cancelled",
 }
 
 _CLASS_TEXTS = {

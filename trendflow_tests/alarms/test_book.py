@@ -111,3 +111,28 @@ def test_ended_runs_are_read_from_level_1_manifests_and_states(store: ObjectStor
     assert ended.latest(1) == [gone]
     store.put(f"result_store/{IDENTITY.platform_id}/{IDENTITY.video_id}/good/manifest.json", b"{")
     assert ended.latest(200)[-1].error_codes == {"artifact_validation_failed"}, "the earlier answer was forgotten"
+
+
+@pytest.mark.parametrize(
+    ("digest", "component", "code", "counted"),
+    [
+        (None, "text_processor", "dependency_missing", set()),
+        (None, "text_processor", "timeout", {"timeout"}),
+        (None, "loudness_extractor", "dependency_missing", {"dependency_missing"}),
+        ("d" * 64, "text_processor", "dependency_missing", {"dependency_missing"}),
+    ],
+)
+def test_videos_submitted_without_text_are_no_failure_of_the_deployment(
+    store: ObjectStore, digest: str | None, component: str, code: str, counted: set[str]
+) -> None:
+    states, results = states_in(store, FixedClock()), ResultStore(store)
+    results.create_manifest(first_manifest(IDENTITY))
+    row = store_component(results, IDENTITY, "core_clip", {"values": np.ones(3)})
+    failed = {**row, "name": component, "status": "error", "error_code": code, "error": "It went wrong."}
+    results.update_manifest(
+        IDENTITY.run_path,
+        lambda found: upsert_row({**found, "run": {**found["run"], "document_digest": digest}}, failed),
+    )
+    GlobalManager.open(states, holder="daemon").run_status(IDENTITY.run_path, "success")
+    (run,) = EndedRuns(states, results, ["text_processor"]).latest(200)
+    assert run.error_codes == counted

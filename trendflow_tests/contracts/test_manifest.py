@@ -14,6 +14,7 @@ from trendflow.contracts.artifact import Artifact
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.identity import RunIdentity
 from trendflow.contracts.manifest import (
+    CANCELLED,
     RUN_TIME_UP,
     add_run_warnings,
     component_row_from_meta,
@@ -259,9 +260,29 @@ def ended(finished: str | None, rows: dict[str, str], notes: str | None = None) 
     """What of a manifest decides its status; `notes` stand in the row of `extra`."""
     found = [{"name": name, "status": status, "notes": None} for name, status in rows.items()]
     return {
-        "run": {"finished_at": finished},
+        "run": {"finished_at": finished, "skipped": []},
         "components": [{**row, "notes": notes} if row["name"] == "extra" else row for row in found],
     }
+
+
+@pytest.mark.parametrize(
+    ("rows", "skipped", "expected"),
+    [
+        ({}, {"a": CANCELLED, "b": CANCELLED, "extra": CANCELLED}, "cancelled"),
+        ({"a": "ok", "extra": "error"}, {"b": CANCELLED}, "cancelled"),
+        ({"a": "ok", "b": "ok"}, {"extra": CANCELLED}, "cancelled"),  # though nothing required is missing
+        ({"a": "error"}, {"b": CANCELLED}, "error"),
+        ({"extra": "ok"}, {"a": "extra failed with timeout", "b": CANCELLED}, "error"),  # of an attempt before
+        ({"a": "ok"}, {"b": "the run ended with internal_error"}, "error"),
+        ({"a": "ok", "b": "ok"}, {"extra": "a failed with timeout"}, "success"),
+    ],
+)
+def test_a_run_was_cancelled_when_nothing_else_keeps_components_from_running(
+    rows: dict[str, str], skipped: dict[str, str], expected: str
+) -> None:
+    manifest = ended(DONE, rows)
+    manifest["run"]["skipped"] = [{"name": name, "because": because} for name, because in skipped.items()]
+    assert run_status(manifest, ["a", "b"]) == expected
 
 
 @pytest.mark.parametrize("finished", [None, DONE])

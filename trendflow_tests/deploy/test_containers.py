@@ -17,8 +17,12 @@ import kubernetes_validate
 import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
+from dagster._grpc.client import DagsterGrpcClient
+from dagster._grpc.types import ListRepositoriesResponse
+from dagster._serdes import deserialize_value
 
 from trendflow.config import Settings, load_settings
+from trendflow.fleet.code_servers import LOCATIONS
 from trendflow.fleet.environment import DEPLOYMENT_KEYS, write_dagster_home
 from trendflow.fleet.files import make_folder
 from trendflow.fleet.postgresql import POSTGRESQL
@@ -31,7 +35,7 @@ REPO = Path(__file__).resolve().parents[2]
 DEPLOY = REPO / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 SETTINGS = {f"TRENDFLOW_{field.upper()}" for field in Settings.model_fields} | {"TRENDFLOW_DATABASE_URL"}
-PROGRAMS = ("api", "daemon", "webserver", "worker-cpu", "worker-gpu")
+PROGRAMS = ("api", "code-training", "code-trendflow", "daemon", "webserver", "worker-cpu", "worker-gpu")
 VARIABLE = re.compile(r"\$\{(\w+)(:-|:\?)([^}]*)\}")
 
 
@@ -231,7 +235,8 @@ def test_the_image_holds_what_it_copies_and_nothing_secret() -> None:
     sent = {line.removeprefix("!") for line in (REPO / ".dockerignore").read_text().splitlines() if line[0] == "!"}
     packed = re.findall(r'^    "(.+)",$', (REPO / "hatch_build.py").read_text(), re.MULTILINE)
     assert "component_graph.yaml" in packed
-    assert {"hatch_build.py", "pyproject.toml", "trendflow", "training", "deploy/dagster.yaml", *packed} <= sent
+    own = {"deploy/dagster.yaml", "deploy/workspace.yaml"}
+    assert {"hatch_build.py", "pyproject.toml", "trendflow", "training", *own, *packed} <= sent
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE)
     for name in {name for names in copied for name in names.split()} - {"."}:
         assert name in sent
@@ -313,5 +318,57 @@ def test_manifests_fit_together() -> None:
                 for other in manifests()
                 if other["kind"] == "Deployment"
             )
-    (daemon,) = [found for found in manifests() if found.get("metadata", {}).get("name") == "daemon"]
-    assert (daemon["spec"]["replicas"], daemon["spec"]["strategy"]["type"]) == (1, "Recreate")
+    single = [found for found in manifests() if found["kind"] == "Deployment" and found["spec"]["replicas"] == 1]
+    strategies = {found["metadata"]["name"]: found["spec"].get("strategy") for found in single}
+    assert {name for name, found in strategies.items() if found == {"type": "Recreate"}} == {"api", "code", "daemon"}
+
+
+def test_code_servers_are_where_the_workspace_says(compose: dict[str, Any]) -> None:
+    entries = [entry["grpc_server"] for entry in yaml.safe_load((DEPLOY / "workspace.yaml").read_text())["load_from"]]
+    named = {found["metadata"]["name"]: found for found in manifests() if found["kind"] == "Service"}
+    args = {container["name"]: container for container in containers()}
+    assert [entry["location_name"] for entry in entries] == list(LOCATIONS)
+    for entry in entries:
+        host, location = entry["host"], entry["location_name"]
+        command = compose["services"][host]["command"]
+        assert command[command.index("-p") + 1] == str(entry["port"]) == compose["services"][host]["expose"][0]
+        assert compose["services"][host]["healthcheck"]["test"][-1] == str(entry["port"])
+        assert command[command.index("-m") + 1] == LOCATIONS[location]
+        assert command[command.index("--location-name") + 1] == location
+        (mapped,) = named[host]["spec"]["ports"]
+        (own,) = args[host]["ports"]
+        assert (mapped["port"], mapped["targetPort"]) == (entry["port"], own["name"])
+        there = [str(own["containerPort"]) if part == str(entry["port"]) else part for part in command]
+        assert args[host]["args"] == there
+        assert args[host]["livenessProbe"]["grpc"]["port"] == own["containerPort"]
+    (policy,) = [
+        found for found in manifests() if found["kind"] == "NetworkPolicy" and found["metadata"]["name"] == "code"
+    ]
+    (rule,) = policy["spec"]["ingress"]
+    reached = {port["port"] for port in rule["ports"]}
+    assert reached == {
+        port["containerPort"] for found in args.values() if "code" in found["name"] for port in found["ports"]
+    }
+    callers = {peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in rule["from"]}
+    assert callers == {"webserver", "daemon"}
+    for program in callers:
+        assert {entry["host"] for entry in entries} <= set(compose["services"][program]["depends_on"])
+    assert "COPY deploy/workspace.yaml /etc/trendflow/workspace.yaml" in (DEPLOY / "Dockerfile").read_text()
+
+
+def test_the_code_server_of_the_containers_starts_and_passes_its_check(compose: dict[str, Any], tmp_path: Path) -> None:
+    found = compose["services"]["code-training"]
+    environment = {**os.environ, "TRENDFLOW_HOME": str(tmp_path), "DAGSTER_HOME": str(tmp_path)}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with held_ports(1) as (port,):
+        own = {"4000": str(port), "0.0.0.0": "127.0.0.1"}
+        command, check = (
+            [own.get(part, part) for part in parts] for parts in (found["command"], found["healthcheck"]["test"][1:])
+        )
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+            while subprocess.run(check, env=environment, capture_output=True, check=False).returncode != 0:
+                assert server.poll() is None
+            answer = deserialize_value(DagsterGrpcClient(port=port).list_repositories(), ListRepositoriesResponse)
+            assert list(answer.repository_code_pointer_dict) == ["__repository__"]
+            server.terminate()
+        assert server.returncode == 0

@@ -15,7 +15,10 @@ from dagster import DefaultScheduleStatus, DefaultSensorStatus
 
 from trendflow.cli import app
 from trendflow.contracts.errors import ERROR_RULES
+from trendflow.contracts.graph import load_graph
+from trendflow.orchestration.submitting import profile_versions
 from trendflow.submission.items import submission_day
+from trendflow.submission.request import parse_request
 
 REPO = Path(__file__).resolve().parents[2]
 PAGE = (REPO / "docs" / "operations.md").read_text()
@@ -62,6 +65,14 @@ def test_the_submission_that_is_shown_is_one_of_today() -> None:
     made = subprocess.run(["sh", "-c", f"echo {shown}"], text=True, capture_output=True, check=True).stdout.strip()
     day = datetime.strptime(submission_day(made), "%Y%m%d").date()
     assert abs(day - datetime.now(UTC).date()) <= timedelta(days=1)
+
+
+def test_the_request_that_is_shown_is_one_of_this_release() -> None:
+    (shown,) = re.findall(r"-d '(\{.+?\})'", (REPO / "docs" / "service.md").read_text(), re.DOTALL)
+    request = parse_request(shown.encode())
+    graph = load_graph(REPO / "component_graph.yaml")
+    versions = profile_versions(graph, request.profile)
+    assert {name: getattr(request, name) for name in versions} == versions
 
 
 def test_links_lead_somewhere() -> None:

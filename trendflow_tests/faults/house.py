@@ -22,10 +22,10 @@ from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.jobs import PROCESS_VIDEO
 from trendflow.orchestration.partitions import add_partitions
 from trendflow.orchestration.queue.board import Board
-from trendflow.orchestration.runs import RunContext, submit_run
+from trendflow.orchestration.runs import RunContext
 from trendflow_tests.faults.servers import Servers, running
 from trendflow_tests.orchestration.queue.stage import wait_for
-from trendflow_tests.orchestration.runs import AUDIO, write_graph
+from trendflow_tests.orchestration.runs import AUDIO, submit_file, write_graph
 from trendflow_tests.s3_proxy import S3Proxy, proxy_of
 
 REPO = Path(__file__).resolve().parents[2]
@@ -95,15 +95,7 @@ class Client:
         )
 
     def submit(self, source: Path, video_id: str | None = None) -> RunContext:
-        return submit_run(
-            self.deployment,
-            locator=str(source),
-            source_type="local_path",
-            platform_id="upload",
-            video_id=video_id or f"clip-{uuid4()}",
-            run_id=str(uuid4()),
-            profile="starter",
-        )
+        return submit_file(self.deployment, source, video_id or f"clip-{uuid4()}", run_id=str(uuid4()))
 
     def launch(self, run: RunContext) -> str:
         """Put the run into the queue, as Dagster's daemon does. Returns the id of the Dagster run."""

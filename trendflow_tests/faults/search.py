@@ -55,7 +55,14 @@ def in_files(folder: Path, needles: Needles, without: Collection[Path] = ()) -> 
     """As `in_store`, for the files below a folder."""
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     kept = [path for path in files if not any(path.is_relative_to(other) for other in without)]
-    return _found({str(path.relative_to(folder)): path.read_bytes() for path in kept}, needles)
+    return _found({str(path.relative_to(folder)): _content(path) for path in kept}, needles)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # of a server that is at work, which has removed it meanwhile
+        return b""
 
 
 def in_database(url: str, needles: Needles) -> dict[str, set[str]]:

@@ -76,7 +76,7 @@ def test_a_worker_begins_no_run_while_the_store_is_away(client: Client, clip: Pa
     said = len(client.house.words())
     client.house.proxy.decide = lambda request: "reset"
     launched = client.launch(run)
-    client.house.says("the store does not answer", said)
+    client.house.says(f"run {launched} waits: storage_unavailable", said)
     assert client.status(launched) == DagsterRunStatus.STARTING
     client.house.proxy.decide = lambda request: None
     assert client.ends(launched) == DagsterRunStatus.SUCCESS

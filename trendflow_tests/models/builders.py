@@ -1,9 +1,9 @@
-"""Small catalogue entries and ONNX models made on the spot."""
+"""Small catalogue entries and models made on the spot, and a file that is none."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +124,13 @@ def random_entry(model: ModelFacts, data: bytes, **overrides: Any) -> CatalogueE
     if isinstance(model, CatalogueEntry):
         labels["max_batch_size"] = model.max_batch_size
     return entry_for(data, **{**facts, **labels, **overrides})
+
+
+class Exploit:
+    """A pickle that writes a file when it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return (open, (str(self.path), "w"))

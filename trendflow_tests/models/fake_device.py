@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.models import onnx_runtime, torch_runtime
 from trendflow.models.device import DeviceFacts, DeviceMemory, Engine
 from trendflow.models.onnx_runtime import run_probe
 
@@ -101,3 +104,13 @@ def engine(cuda: str | None = "13.0", **changes: float) -> Engine:
         return found if device == "cpu" else {name: found[name] + np.float32(changes.get(name, 0)) for name in found}
 
     return Engine("onnxruntime", cuda, compute)
+
+
+def without_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make of this a host on which no model can be executed."""
+
+    def refuse(device: str) -> None:
+        raise TrendFlowError("device_unavailable", "There is no such device here.")
+
+    for runtime in (onnx_runtime, torch_runtime):
+        monkeypatch.setattr(runtime, "require_device", refuse)

@@ -7,7 +7,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from trendflow.models.onnx_graph import (
 )
 from trendflow.models.pool import ModelPool
 from trendflow.models.store import WeightsStore, file_sha256
-from trendflow_tests.models.builders import catalogue_of, entry_for
+from trendflow_tests.models.builders import Exploit, catalogue_of, entry_for
 
 BUILD = """
 import sys
@@ -252,16 +251,6 @@ def test_a_result_that_is_not_the_pinned_one_is_thrown_away(catalogue: Catalogue
 def test_what_is_pulled_is_not_built(tmp_path: Path) -> None:
     source = {"kind": "url", "locator": "https://example.org/{revision}/{path}", "revision": "4f2c"}
     assert [row.action for row in build_models(catalogue_of(entry_for(b"x", source=source)), tmp_path)] == ["skipped"]
-
-
-class Exploit:
-    """A pickle that writes a file when it is opened."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
-        return (open, (str(self.path), "w"))
 
 
 def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:

@@ -24,8 +24,7 @@ from trendflow.models.pull import Pulled, pull_models
 from trendflow.models.recipes import RECIPES, Recipe
 from trendflow.models.resnet import resnet_classifier
 from trendflow.models.store import WeightsStore
-from trendflow_tests.models.builders import catalogue_of, random_entry
-from trendflow_tests.models.test_build import Exploit
+from trendflow_tests.models.builders import Exploit, catalogue_of, random_entry
 from trendflow_tests.models.weights_server import DATA, Server
 
 torch = pytest.importorskip("torch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.keys import model_signature
 from trendflow.models.catalogue import Catalogue, CatalogueEntry
-from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models, verify_models
+from trendflow.models.resolve import ResolvedModel, planned_models_used, resolve_models
 from trendflow_tests.models.builders import catalogue_of, entry_for, place
 
 DATA = b"weights"
@@ -125,8 +126,9 @@ def test_who_only_accepts_runs_needs_no_device_and_no_server_but_the_weights(tmp
     entry = _entry(tmp_path, engine="tflite", device_policy="cuda")
     catalogue = catalogue_of(entry)
     assert _code(catalogue, MAPPING, {"image_encoder"}, tmp_path) == "dependency_missing"
-    assert verify_models(catalogue, MAPPING, {"image_encoder"}, tmp_path) == {"image_encoder": entry}
-    served = verify_models(catalogue, MAPPING, {"image_encoder"}, tmp_path, runtimes={"image_encoder": "triton"})
+    accepting = partial(resolve_models, catalogue, executed_here=False)
+    assert accepting(MAPPING, {"image_encoder"}, tmp_path)["image_encoder"].entry == entry
+    served = accepting(MAPPING, {"image_encoder"}, tmp_path, runtimes={"image_encoder": "triton"})
     assert served["image_encoder"].runtime == "triton"
     for mapping, models_dir, code in (
         (MAPPING, tmp_path / "empty", "weights_missing"),
@@ -134,7 +136,7 @@ def test_who_only_accepts_runs_needs_no_device_and_no_server_but_the_weights(tmp
         ({"image_encoder": "absent"}, tmp_path, "model_not_found"),
     ):
         with pytest.raises(TrendFlowError, match=code):
-            verify_models(catalogue, mapping, {"image_encoder"}, models_dir)
+            accepting(mapping, {"image_encoder"}, models_dir)
 
 
 def test_planned_models_are_unique_and_in_signature_order(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from trendflow.optimisation.pipeline import Optimised, optimise
 from trendflow.optimisation.quantise import Quantiser
 from trendflow.optimisation.report import Speed, Verdict
 from trendflow_tests.models.builders import onnx_bytes
-from trendflow_tests.optimisation.tiny import SIDE, clips, encoder_bytes, placed_encoder
+from trendflow_tests.optimisation.tiny import clips, encoder_bytes, inputs, placed_encoder
 
 # The variants are made once, on the worker that has all of these tests.
 pytestmark = pytest.mark.xdist_group("optimisation")
@@ -40,16 +40,11 @@ QUANTISE_TINY = """
 import hashlib, sys
 from pathlib import Path
 from trendflow.optimisation.quantise import Quantiser
-from trendflow_tests.optimisation.test_pipeline import inputs
+from trendflow_tests.optimisation.tiny import inputs
 quantiser = Quantiser(Path(sys.argv[1]), Path(sys.argv[2]))
 quantiser.calibrate(iter(inputs()))
 print(hashlib.sha256(quantiser.quantise(quantiser.last)).hexdigest())
 """
-
-
-def inputs(count: int = 12) -> list[dict[str, np.ndarray]]:
-    values = np.random.default_rng(1).uniform(-2, 2, (count, 1, 3, SIDE, SIDE)).astype(np.float32)
-    return [{"images": value} for value in values]
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,12 @@ def clips(videos: int = 3, count: int = 170) -> list[Clip]:
     ]
 
 
+def inputs(count: int = 12) -> list[dict[str, np.ndarray]]:
+    """Batches of one frame."""
+    values = np.random.default_rng(1).uniform(-2, 2, (count, 1, 3, SIDE, SIDE)).astype(np.float32)
+    return [{"images": value} for value in values]
+
+
 def encoder_bytes(seed: int = 0, gain: float = 1.0) -> bytes:
     """RANDOM weights: images [B,3,32,32] → three convolutions → embeddings [B,24].
 

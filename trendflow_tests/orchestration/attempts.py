@@ -24,9 +24,10 @@ from trendflow.media.limits import MediaLimits
 from trendflow.media.worker import run_job
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.report_step import write_report
-from trendflow.orchestration.runs import RunContext, open_run, submit_run
+from trendflow.orchestration.runs import RunContext, open_run
 from trendflow.orchestration.wrapper import finalise, persist, run_component
 from trendflow.storage.object_store import ObjectStore
+from trendflow_tests.orchestration.runs import submit_file
 
 VIDEO_ID = "synthetic-clip"
 
@@ -79,15 +80,7 @@ class Attempt:
     def _open(self, deployment: Deployment) -> RunContext:
         if deployment.results.read_manifest(self.run_path) is not None:
             return open_run(deployment, f"{VIDEO_ID}/{self.run_id}")
-        return submit_run(
-            deployment,
-            locator=str(self.source),
-            source_type="local_path",
-            platform_id="upload",
-            video_id=VIDEO_ID,
-            run_id=self.run_id,
-            profile="starter",
-        )
+        return submit_file(deployment, self.source, VIDEO_ID, run_id=self.run_id)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import pytest
 from dagster import DagsterInstance
 
 from trendflow.config import Settings
-from trendflow.contracts.video_document import VideoDocument
 from trendflow.definitions import build_definitions
 from trendflow.models.pool import ModelPool
 from trendflow.orchestration import resources
@@ -21,10 +20,10 @@ from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.history import create_history
 from trendflow.orchestration.jobs import PROCESS_VIDEO
 from trendflow.orchestration.launch import process_here
-from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
+from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.work import Finished
 from trendflow.orchestration.wrapper import persist, run_component
-from trendflow_tests.orchestration.runs import Execute, Here, Submit
+from trendflow_tests.orchestration.runs import Execute, Here, Submit, submit_file
 from trendflow_tests.orchestration.scheduling import Stage, staged
 
 REPO = Path(__file__).resolve().parents[2]
@@ -93,26 +92,7 @@ def _nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def submit() -> Submit:
-    def make(
-        deployment: Deployment,
-        source: Path,
-        video_id: str = "synthetic-clip",
-        force: bool = False,
-        document: VideoDocument | None = None,
-    ) -> RunContext:
-        return submit_run(
-            deployment,
-            locator=str(source),
-            source_type="local_path",
-            platform_id="upload",
-            video_id=video_id,
-            run_id=new_run_id(),
-            profile="starter",
-            force_recompute=force,
-            document=document,
-        )
-
-    return make
+    return submit_file
 
 
 @pytest.fixture
@@ -175,7 +155,7 @@ def dagster_home(tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
     """Dagster's history of one test."""
-    folder = tmp_path / "dagster"
+    folder = tmp_path / "history"
     folder.mkdir()
     with DagsterInstance.local_temp(str(folder)) as made:
         yield made

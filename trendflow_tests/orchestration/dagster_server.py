@@ -8,14 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from trendflow_tests.orchestration.command_line import Cli
+from trendflow_tests.ports import held_ports
 
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 NODES = "{ assetNodes { isPartitioned assetKey { path } dependencyKeys { path } } }"
@@ -35,7 +37,30 @@ mutation($key: String!, $definition: String!, $repository: RepositorySelector!) 
     __typename
   }
 }"""
+_BACKFILL = """
+mutation($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}"""
+_RUNS = """
+query($tag: String!, $value: String!) {
+  runsOrError(filter: {tags: [{key: $tag, value: $value}]}) {
+    ... on Runs { results { runId status tags { key value } } }
+  }
+}"""
 _RUN = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status tags { key value } } } }"
+
+
+@dataclass(frozen=True)
+class EndedRun:
+    """A run that ended."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str]
 
 
 class DagsterServer:
@@ -72,6 +97,28 @@ class DagsterServer:
         launched = self.ask(_LAUNCH, params=params)["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return str(launched["run"]["runId"])
+
+    def backfill(self, assets: Sequence[Mapping[str, Any]], partitions: Collection[str]) -> dict[str, EndedRun]:
+        """Launch a backfill as the page of the assets does. Returns its runs by partition, once all of them ended."""
+        params = {"partitionNames": [*partitions], "assetSelection": [*assets], "tags": []}
+        launched = self.ask(_BACKFILL, params=params)["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+
+        def ended() -> dict[str, EndedRun] | None:
+            runs = self.ended_runs("dagster/backfill", launched["backfillId"])
+            found = {run.tags["dagster/partition"]: run for run in runs}
+            return found if found.keys() >= set(partitions) else None
+
+        return dict(self.wait(ended, 480))
+
+    def ended_runs(self, tag: str, value: str) -> list[EndedRun]:
+        """The runs with this tag that ended so far."""
+        found = self.ask(_RUNS, tag=tag, value=value)["runsOrError"]["results"]
+        return [
+            EndedRun(run["runId"], run["status"], {tag["key"]: tag["value"] for tag in run["tags"]})
+            for run in found
+            if run["status"] in ENDED
+        ]
 
     def add_partition(self, location: str, definition: str, key: str) -> None:
         repository = {"repositoryLocationName": location, "repositoryName": _REPOSITORY}
@@ -112,3 +159,14 @@ class DagsterServer:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
         self.log.close()
+
+
+@contextmanager
+def running_server(cli: Cli) -> Iterator[DagsterServer]:
+    """The server of a deployment, on a port of its own."""
+    with held_ports(1) as [port]:
+        server = DagsterServer(cli, port)
+        try:
+            yield server
+        finally:
+            server.stop()

@@ -15,7 +15,7 @@ from trendflow.contracts.graph import Profile, ProfileComponent
 from trendflow.contracts.package_data import data_path
 from trendflow.contracts.video_document import VideoDocument
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.runs import RunContext
+from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
 from trendflow.orchestration.validation import validate_run
 from trendflow.orchestration.work import Finished
 from trendflow.orchestration.wrapper import run_error, run_status
@@ -35,6 +35,30 @@ class Submit(Protocol):
         force: bool = False,
         document: VideoDocument | None = None,
     ) -> RunContext: ...
+
+
+def submit_file(
+    deployment: Deployment,
+    source: Path | str,
+    video_id: str = "synthetic-clip",
+    force: bool = False,
+    document: VideoDocument | None = None,
+    *,
+    run_id: str | None = None,
+    profile: str = "starter",
+) -> RunContext:
+    """A run of a file on this machine, with an id of its own where none is given."""
+    return submit_run(
+        deployment,
+        locator=str(source),
+        source_type="local_path",
+        platform_id="upload",
+        video_id=video_id,
+        run_id=run_id or new_run_id(),
+        profile=profile,
+        force_recompute=force,
+        document=document,
+    )
 
 
 class Here(Protocol):

@@ -51,6 +51,23 @@ SECRET = "a key of tombstones"
 WINDOW_SEC = 10.0
 
 
+class Killed(BaseException):
+    """The process is gone; nothing catches it."""
+
+
+@contextmanager
+def killed_at(monkeypatch: pytest.MonkeyPatch, function: str) -> Iterator[None]:
+    """The process dies inside the block, where it calls this function."""
+
+    def die(*arguments: object, **more: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(function, die)
+        with pytest.raises(Killed):
+            yield
+
+
 class ShiftedClock(SystemClock):
     """The time of the machine, and what a test lets pass."""
 
@@ -186,6 +203,22 @@ class Stage:
             instance_ref=self.instance.get_ref(),  # what looks partitions up insists on it
         ) as context:
             return repository.get_sensor_def(name).evaluate_tick(context)
+
+
+def handed_over(stage: Stage, *video_ids: str) -> list[Message]:
+    """Runs that Dagster has in its queue, and level 1 knows it."""
+    messages = stage.submit(entries(video_ids))
+    assert len(stage.take()) == len(video_ids)
+    assert stage.take() == []
+    return messages
+
+
+def succeed(manager: RunManager) -> None:
+    """The run ends well, and its components found nothing."""
+    for name in manager.view.components:
+        manager.component_started(name)
+        manager.component_finished(name, "empty", [])
+    manager.succeed()
 
 
 def put_in(deployment: Deployment, wanted: Sequence[Entry], *, force: bool = False) -> Submission:

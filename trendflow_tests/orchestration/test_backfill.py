@@ -18,10 +18,9 @@ from trendflow.storage.cost_registry import CostRegistry
 from trendflow_tests.browser import WebPage
 from trendflow_tests.orchestration.command_line import Cli
 from trendflow_tests.orchestration.conftest import write_clip
-from trendflow_tests.orchestration.dagster_server import ENDED, NODES, DagsterServer
+from trendflow_tests.orchestration.dagster_server import NODES, DagsterServer, running_server
 from trendflow_tests.orchestration.release import Release, copy_release
 from trendflow_tests.orchestration.runs import write_graph
-from trendflow_tests.ports import held_ports
 
 # The server is started and the backfill is run once, on the worker that has all of these tests.
 pytestmark = pytest.mark.xdist_group("backfill-server")
@@ -36,16 +35,6 @@ DEPENDENT = {"cut_detection", "optical_flow", "feature_vector"}
 REUSED = {"segmenter", "tempo_extractor"}
 OLD, NEW = "1.0.0", "9.0.0"
 
-BACKFILL = """
-mutation($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) { __typename ... on LaunchBackfillSuccess { backfillId } }
-}"""
-RUNS = """
-query($backfill: String!) {
-  runsOrError(filter: {tags: [{key: "dagster/backfill", value: $backfill}]}) {
-    ... on Runs { results { runId status tags { key value } } }
-  }
-}"""
 STALE = """
 query($keys: [AssetKeyInput!]) {
   assetNodes(assetKeys: $keys) { assetKey { path } staleStatusByPartition }
@@ -138,17 +127,13 @@ def backfill(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iter
     before, measured = _manifests(deployment), _cost_rows(deployment)
 
     _change(copy_release(folder))  # where the server is started
-    with held_ports(1) as [port]:
-        server = DagsterServer(cli, port)
-        try:
-            stale, runs = _backfill(server, sorted(before))
-            costs = {key: set[str]() for key in before}
-            for row in _cost_rows(deployment):
-                if row not in measured:
-                    costs[_key_of_run(before, row["provenance"]["run_id"])].add(row["component"])
-            yield Backfill(server, deployment, before, _manifests(deployment), runs, stale, costs)
-        finally:
-            server.stop()
+    with running_server(cli) as server:
+        stale, runs = _backfill(server, sorted(before))
+        costs = {key: set[str]() for key in before}
+        for row in _cost_rows(deployment):
+            if row not in measured:
+                costs[_key_of_run(before, row["provenance"]["run_id"])].add(row["component"])
+        yield Backfill(server, deployment, before, _manifests(deployment), runs, stale, costs)
 
 
 def _change(release: Release) -> None:
@@ -172,23 +157,9 @@ def _backfill(server: DagsterServer, keys: list[str]) -> tuple[dict[str, set[str
     ]
     found = server.ask(STALE, keys=selected)["assetNodes"]
     stale = {node["assetKey"]["path"][-1]: set(node["staleStatusByPartition"]) for node in found}
-    params = {"partitionNames": keys, "assetSelection": selected, "tags": []}
-    launched = server.ask(BACKFILL, params=params)["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
-
-    def ended() -> dict[str, tuple[str, str]] | None:
-        runs = server.ask(RUNS, backfill=launched["backfillId"])["runsOrError"]["results"]
-        found = {
-            tag["value"]: (run["runId"], run["status"])
-            for run in runs
-            for tag in run["tags"]
-            if tag["key"] == "dagster/partition" and run["status"] in ENDED
-        }
-        return found if found.keys() >= set(keys) else None
-
-    runs = server.wait(ended, 480)
-    assert {status for _, status in runs.values()} == {"SUCCESS"}, runs
-    return stale, {key: run_id for key, (run_id, _) in runs.items()}
+    runs = server.backfill(selected, keys)
+    assert {run.status for run in runs.values()} == {"SUCCESS"}, runs
+    return stale, {key: run.run_id for key, run in runs.items()}
 
 
 def _manifests(deployment: Deployment) -> Manifests:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.document_input import providing
 from trendflow.orchestration.launch import process_here
 from trendflow_tests.orchestration.command_line import Cli
-from trendflow_tests.orchestration.dagster_server import ENDED, NODES, DagsterServer
+from trendflow_tests.orchestration.dagster_server import NODES, DagsterServer, running_server
 from trendflow_tests.orchestration.runs import TEXT, Submit, write_graph, write_quick_graph
 
 REPO = Path(__file__).resolve().parents[2]
@@ -148,31 +148,12 @@ def test_a_broken_file_fails_its_run_with_a_code_and_skips_the_rest(
 
 
 @pytest.fixture
-def server(tmp_path: Path, models_dir: Path, free_port: Callable[[], int]) -> Iterator[DagsterServer]:
+def server(tmp_path: Path, models_dir: Path) -> Iterator[DagsterServer]:
     graph = write_graph(tmp_path / "component_graph.yaml", "segmenter", "core_clip", "loudness_extractor")
     settings = {"GRAPH_FILE": str(graph), "SUBMISSION_WINDOW_SEC": "0.1", "MIN_FREE_GB": "0"}
     cli = Cli(tmp_path / "home", models_dir, **{f"TRENDFLOW_{name}": value for name, value in settings.items()})
-    running = DagsterServer(cli, free_port())
-    try:
+    with running_server(cli) as running:
         yield running
-    finally:
-        running.stop()
-
-
-BACKFILL = """
-mutation($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}"""
-RUNS = """
-query($backfill: String!) {
-  runsOrError(filter: {tags: [{key: "dagster/backfill", value: $backfill}]}) {
-    ... on Runs { results { status tags { key value } } }
-  }
-}"""
 
 
 def test_the_broken_file_of_a_list_stops_no_other_and_neither_does_its_backfill(
@@ -193,22 +174,10 @@ def test_the_broken_file_of_a_list_stops_no_other_and_neither_does_its_backfill(
     selected = [node["assetKey"] for node in assets if node["isPartitioned"]]
     assert {"segmenter", "core_clip", "run_manifest", "run_report"} <= names
 
-    launched = server.ask(
-        BACKFILL,
-        params={"partitionNames": keys, "assetSelection": selected, "tags": []},
-    )["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
-
-    def finished() -> dict[str, tuple[str, str | None]] | None:
-        outcome = {}
-        for run in server.ask(RUNS, backfill=launched["backfillId"])["runsOrError"]["results"]:
-            tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-            if run["status"] in ENDED:
-                outcome[tags["dagster/partition"]] = (run["status"], tags.get("trendflow/error_code"))
-        return outcome if outcome.keys() >= set(keys) else None
-
-    ended = server.wait(finished, 480)
-    outcome = {split_partition_key(key)[0].rpartition("-")[0]: found for key, found in ended.items()}
+    outcome = {
+        split_partition_key(key)[0].rpartition("-")[0]: (run.status, run.tags.get("trendflow/error_code"))
+        for key, run in server.backfill(selected, keys).items()
+    }
     assert outcome == {
         "synthetic": ("SUCCESS", None),
         "synthetic2": ("SUCCESS", None),

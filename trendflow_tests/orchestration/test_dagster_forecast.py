@@ -22,8 +22,7 @@ from trendflow.orchestration.prediction import NO_MODEL, PREDICTION
 from trendflow_tests.browser import WebPage
 from trendflow_tests.orchestration.command_line import Cli
 from trendflow_tests.orchestration.corpus import VIDEOS, Corpus, write_corpus
-from trendflow_tests.orchestration.dagster_server import NODES, DagsterServer
-from trendflow_tests.ports import held_ports
+from trendflow_tests.orchestration.dagster_server import NODES, DagsterServer, running_server
 from trendflow_tests.training.quick import DIVISION, SETTINGS
 
 # The server is started and the chain is run once, on the worker that has all of these tests.
@@ -70,12 +69,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterato
     settings = corpus.deployment.settings
     variables = {"TRENDFLOW_GRAPH_FILE": settings.graph_file, "TRENDFLOW_SNAPSHOT_FOLDER": corpus.snapshots}
     cli = Cli(settings.home, models_dir, **{name: str(value) for name, value in variables.items()})
-    with held_ports(1) as [port]:
-        server = DagsterServer(cli, port)
-        try:
-            yield _run_chain(server, corpus)
-        finally:
-            server.stop()
+    with running_server(cli) as server:
+        yield _run_chain(server, corpus)
 
 
 def _run_chain(server: DagsterServer, corpus: Corpus) -> Chain:

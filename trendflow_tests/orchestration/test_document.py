@@ -16,6 +16,7 @@ from trendflow.config import Settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.video_document import MAX_DOCUMENT_BYTES, VideoDocument, parse_document
 from trendflow.orchestration.deployment import Deployment
+from trendflow_tests.orchestration.canaries import CANARIES, canaries_in
 from trendflow_tests.orchestration.command_line import Cli
 from trendflow_tests.orchestration.conftest import write_clip
 from trendflow_tests.orchestration.runs import Submit, write_graph
@@ -23,8 +24,6 @@ from trendflow_tests.orchestration.runs import Submit, write_graph
 # The run that most tests look at is made once, on the worker that has all of these tests.
 pytestmark = pytest.mark.xdist_group("document")
 
-# Words that stand nowhere in the program, one for each place a document has.
-CANARIES = ("zquixo", "vlympra", "krothune", "gwelfir", "drixomal", "Übelqyx")
 TEXT = {
     "title": f"{CANARIES[0]} is not #{CANARIES[1]}",
     "description": f"{CANARIES[2]} by @{CANARIES[3]}",
@@ -36,18 +35,6 @@ TEXT = {
     },
 }
 KEY = "with-text/r1"
-
-
-def canaries_in(data: bytes) -> set[str]:
-    """Canaries in any encoding the store could use; numpy keeps text as UTF-32, JSON may escape it."""
-    forms = {canary: (canary, canary.lower(), canary.upper(), json.dumps(canary)[1:-1]) for canary in CANARIES}
-    return {
-        canary
-        for canary in CANARIES
-        for form in forms[canary]
-        for encoding in ("utf-8", "utf-16-le", "utf-32-le", "unicode-escape")
-        if form.encode(encoding) in data
-    }
 
 
 @pytest.fixture(scope="module")

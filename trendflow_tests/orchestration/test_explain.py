@@ -17,9 +17,8 @@ from trendflow.contracts.video_document import VideoDocument
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.document_input import providing
 from trendflow.orchestration.explain import Explanation, explain
-from trendflow.orchestration.runs import new_run_id, submit_run
 from trendflow_tests.orchestration.probe import NAME, add_probe, value
-from trendflow_tests.orchestration.runs import AUDIO, Execute, Submit, only, with_profile
+from trendflow_tests.orchestration.runs import AUDIO, Execute, Submit, only, submit_file, with_profile
 
 OLD, NEW = "a" * 64, "b" * 64
 
@@ -117,16 +116,7 @@ def test_a_document_is_a_part_only_where_it_is_read(deployment: Deployment, clip
     add_probe(deployment, one, ("document",), beside=("tempo_extractor",))
 
     def run_with(text: VideoDocument) -> Explanation:
-        run = submit_run(
-            deployment,
-            locator=str(clip),
-            source_type="local_path",
-            platform_id="upload",
-            video_id="synthetic-clip",
-            run_id=new_run_id(),
-            profile="starter",
-            document=text,
-        )
+        run = submit_file(deployment, clip, document=text)
         with providing(run, text):
             execute(run)
         assert {part.part: part.here for part in explain(run, "tempo_extractor").parts}["document"] == "none"

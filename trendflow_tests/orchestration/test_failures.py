@@ -27,6 +27,7 @@ from trendflow_tests.orchestration.runs import (
     optional,
     problems,
     statuses,
+    submit_file,
     with_profile,
 )
 
@@ -187,17 +188,7 @@ def test_old_runs_can_be_looked_at_after_the_profile_changed_and_the_request_exp
 def test_a_submission_that_died_half_way_can_be_repeated(deployment: Deployment, clip: Path, submit: Submit) -> None:
     run = submit(deployment, clip)
     deployment.store.delete(f"result_store/{run.run_path}/manifest.json")
-    from trendflow.orchestration.runs import submit_run
-
-    again = submit_run(
-        deployment,
-        locator=str(clip),
-        source_type="local_path",
-        platform_id="upload",
-        video_id=run.identity.video_id,
-        run_id=run.identity.run_id,
-        profile="starter",
-    )
+    again = submit_file(deployment, clip, run.identity.video_id, run_id=run.identity.run_id)
     assert again.manifest()["run"]["run_id"] == run.identity.run_id
 
 

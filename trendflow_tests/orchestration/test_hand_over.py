@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus, RunRequest
@@ -17,22 +18,32 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.hand_over import TAKE_SUBMISSIONS, hand_over, order_of
 from trendflow.orchestration.partitions import VIDEO_RUNS
-from trendflow.orchestration.runs import RunContext, RunOrder, create_run, request_key
+from trendflow.orchestration.runs import RunContext, RunOrder, create_run
 from trendflow.orchestration.scheduler import Scheduler
+from trendflow.orchestration.submitting import open_desk
 from trendflow.state.errors import Fenced
 from trendflow.state.global_manager import GlobalManager
+from trendflow.state.layout import request_key
 from trendflow.storage.object_store import ObjectStore
 from trendflow.storage.tombstones import tombstone_key
-from trendflow.submission.message import DOCUMENT_DIGEST
+from trendflow.submission.drafts import draft_entries
+from trendflow.submission.items import new_submission_id
+from trendflow.submission.message import DOCUMENT_DIGEST, Message, VideoSource
 from trendflow_tests.orchestration.runs import edit_profile
-from trendflow_tests.orchestration.scheduling import SECRET, Stage, entries, use_store
+from trendflow_tests.orchestration.scheduling import (
+    SECRET,
+    USER,
+    WINDOW_SEC,
+    Killed,
+    Stage,
+    entries,
+    killed_at,
+    messages_of,
+    use_store,
+)
 from trendflow_tests.state.runs import BreakingStore
 
 CREATE_RUN = "trendflow.orchestration.hand_over.create_run"
-
-
-class Killed(BaseException):
-    """The process is gone; nothing catches it."""
 
 
 @pytest.fixture
@@ -66,6 +77,17 @@ def test_the_digest_of_a_document_travels_into_the_manifest(stage: Stage) -> Non
     manifest = stage.deployment.results.read_manifest(message.run_path)
     assert manifest is not None
     assert manifest["run"]["document_digest"] == "d" * 64
+
+
+def test_an_upload_becomes_the_file_that_workers_find(stage: Stage, tmp_path: Path) -> None:
+    (message,) = stage.submit(entries(["a-video"]))
+    upload = replace(message, source=VideoSource("upload", "u-1"))
+    with pytest.raises(TrendFlowError, match="config_invalid"):
+        order_of(stage.deployment, upload)
+    settings = stage.deployment.settings.model_copy(update={"uploads": tmp_path})
+    create_run(stage.deployment, order_of(Deployment(settings), upload))
+    stored = json.loads(stage.deployment.store.get(request_key(message.run_path)))
+    assert stored["video_source"] == {"type": "upload", "locator": f"{tmp_path}/u-1", "sha256": None}
 
 
 def test_runs_are_asked_for_again_until_they_are_seen_and_launched_once(stage: Stage) -> None:
@@ -135,14 +157,8 @@ def test_a_run_that_dagster_made_and_did_not_launch_is_asked_for_again(stage: St
 
 def test_a_kill_before_the_partition_exists_is_made_up_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     (message,) = stage.submit(entries(["a-video"]))
-
-    def die(*arguments: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DagsterInstance, "add_dynamic_partitions", die)
-        with pytest.raises(Killed):
-            stage.ask()
+    with killed_at(monkeypatch, "dagster.DagsterInstance.add_dynamic_partitions"):
+        stage.ask()
     stage.restart()
     assert len(stage.take()) == 1
     assert len(stage.runs(message)) == 1
@@ -212,6 +228,27 @@ def test_whatever_a_message_does_to_the_scheduler_the_others_have_their_turn(
     assert stage.state(bad).run["error_code"] == "internal_error"
 
 
+def test_a_run_whose_deadline_is_over_is_not_begun(stage: Stage) -> None:
+    opened = open_desk(stage.deployment)
+    now = opened.states.clock.utc()
+    submission_id = new_submission_id(now)
+    drafts = draft_entries(
+        entries(["too-late", "in-time"]),
+        "starter",
+        opened.profiles,
+        stage.deployment.schemas,
+        submission_id=submission_id,
+        user_id=USER,
+    )
+    late, timely = (draft for draft in drafts if isinstance(draft, Message))
+    late, timely = replace(late, deadline=now), replace(timely, deadline="2999-01-01T00:00:00.000Z")
+    assert messages_of(opened.desk.submit(submission_id, USER, [late, timely])) == [late, timely]
+    stage.clock.seconds += WINDOW_SEC + 1
+    assert [request.run_key for request in stage.ask()] == [timely.identity.run_id]
+    assert stage.level1(late) == "error"
+    assert stage.state(late).run["error"] == "The deadline of the run was over before its turn came."
+
+
 def test_what_may_pass_keeps_a_message_in_line(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     (message,) = stage.submit(entries(["a-video"]))
 
@@ -227,12 +264,15 @@ def test_what_may_pass_keeps_a_message_in_line(stage: Stage, monkeypatch: pytest
 
 
 def test_a_deleted_video_is_not_made_and_leaves_no_trace(stage: Stage, deployment: Deployment) -> None:
-    (message,) = stage.submit(entries(["a-video"]))
+    message, other = stage.submit(entries(["a-video", "another"]))
     deployment.store.put(tombstone_key("upload", "a-video", SECRET.encode()), b"{}")
     assert stage.ask() == []
-    assert stage.level1(message) == "cancelled"
-    assert list(deployment.store.list(f"state/{message.run_path}")) == []
-    assert deployment.results.read_manifest(message.run_path) is None
+    assert stage.ask() == []  # level 1 was written anew without the video, so it has to be opened again
+    assert [request.run_key for request in stage.ask()] == [other.identity.run_id]
+    assert message.run_path not in deployment.states.read_global()["runs"]
+    named = [info.key for info in deployment.store.list("") if b"a-video" in deployment.store.get(info.key)]
+    assert named == []
+    assert not [info.key for info in deployment.store.list("") if "a-video" in info.key]
 
 
 def test_two_processes_at_once_launch_everything_once(stage: Stage, deployment: Deployment) -> None:

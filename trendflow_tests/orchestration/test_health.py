@@ -19,9 +19,9 @@ from trendflow.definitions import build_definitions
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.health_step import HEALTH
 from trendflow.orchestration.jobs import CHECK_FEATURES, PROCESS_VIDEO
-from trendflow.orchestration.runs import RunContext, submit_run
+from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.wrapper import finalise, persist, run_component
-from trendflow_tests.orchestration.runs import write_graph
+from trendflow_tests.orchestration.runs import submit_file, write_graph
 
 # The runs are made once, on the worker that has all of these tests.
 pytestmark = pytest.mark.xdist_group("health")
@@ -42,16 +42,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory, models_dir: Path, clip:
 
 
 def _process(deployment: Deployment, source: Path, video_id: str, run_id: str, force: bool = False) -> RunContext:
-    run = submit_run(
-        deployment,
-        locator=str(source),
-        source_type="local_path",
-        platform_id="upload",
-        video_id=video_id,
-        run_id=run_id,
-        profile="starter",
-        force_recompute=force,
-    )
+    run = submit_file(deployment, source, video_id, run_id=run_id, force=force)
     for node in run.enabled:
         persist(run, run_component(run, node.name))
     finalise(run)

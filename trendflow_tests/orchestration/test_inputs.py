@@ -21,10 +21,10 @@ from trendflow.orchestration import cache
 from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.document_input import open_document, providing
 from trendflow.orchestration.inputs import build_inputs, frames_available, open_frames
-from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
+from trendflow.orchestration.runs import RunContext
 from trendflow_tests.orchestration.conftest import FPS, SECONDS
 from trendflow_tests.orchestration.probe import FEATURE, NAME, add_probe, value
-from trendflow_tests.orchestration.runs import AUDIO, Execute, Submit, only, problems, with_profile
+from trendflow_tests.orchestration.runs import AUDIO, Execute, Submit, only, problems, submit_file, with_profile
 
 CANARY = "canary-7b1f-слово"
 TEXT = {
@@ -224,19 +224,6 @@ def test_frames_come_from_a_further_run_when_those_of_the_first_cannot_be_used(
 # --- the document ----------------------------------------------------------------------------------------------------
 
 
-def submit_with(deployment: Deployment, source: Path, text: VideoDocument | None) -> RunContext:
-    return submit_run(
-        deployment,
-        locator=str(source),
-        source_type="local_path",
-        platform_id="upload",
-        video_id="synthetic-clip",
-        run_id=new_run_id(),
-        profile="starter",
-        document=text,
-    )
-
-
 def letters(inputs: ComponentInputs) -> Artifact:
     text = inputs.need_document()
     assert text.transcript is not None
@@ -249,7 +236,7 @@ def test_a_component_reads_the_document_and_nothing_of_it_is_stored_or_logged(
     add_probe(deployment, letters, ("document",))
     caplog.set_level(logging.DEBUG)
     text = document()
-    run = submit_with(deployment, clip, text)
+    run = submit_file(deployment, clip, document=text)
     with providing(run, text):
         found = execute(run)[NAME]
     assert found.arrays["feature_values"].tolist() == [len(f"{CANARY} title") + len(f"{CANARY} said")]
@@ -260,7 +247,7 @@ def test_a_component_reads_the_document_and_nothing_of_it_is_stored_or_logged(
 
     vars(deployment.registry[NAME].module)["run"] = quoting
     other = document(title=f"{CANARY} other")
-    failing = submit_with(deployment, clip, other)
+    failing = submit_file(deployment, clip, document=other)
     with providing(failing, other):
         assert execute(failing)[NAME].meta["error_code"] == "internal_error"
     stored = [path for path in deployment.settings.home.rglob("*") if path.is_file()]
@@ -282,7 +269,7 @@ def test_the_digest_is_part_of_the_key_of_those_who_read_the_document_only(deplo
     upstream = {"segmenter": {"segmenter": "1" * 64}}
 
     def keys(text: VideoDocument | None) -> dict[str, str]:
-        run = submit_with(deployment, clip, text)
+        run = submit_file(deployment, clip, document=text)
         return {name: cache.key_parts(run, name, digest, upstream).key for name in (NAME, "tempo_extractor")}
 
     plain, same, changed, none = keys(document()), keys(document()), keys(document(language="en")), keys(None)
@@ -294,7 +281,7 @@ def test_the_digest_is_part_of_the_key_of_those_who_read_the_document_only(deplo
 def test_without_the_text_a_run_can_reuse_but_not_compute(deployment: Deployment, clip: Path, execute: Execute) -> None:
     add_probe(deployment, letters, ("document",))
     text = document()
-    stopped = submit_with(deployment, clip, text)
+    stopped = submit_file(deployment, clip, document=text)
     with providing(stopped, None):
         failed = execute(stopped)[NAME]
     assert failed.meta["error_code"] == "dependency_missing"
@@ -303,16 +290,16 @@ def test_without_the_text_a_run_can_reuse_but_not_compute(deployment: Deployment
     with pytest.raises(TrendFlowError, match="dependency_missing"):
         open_document(stopped)
     # The block is over and the text gone from memory; the result can be had all the same.
-    assert execute(submit_with(deployment, clip, text))[NAME].origin == "cache"
+    assert execute(submit_file(deployment, clip, document=text))[NAME].origin == "cache"
     other = document(language="en")
-    assert execute(submit_with(deployment, clip, other))[NAME].meta["error_code"] == "dependency_missing"
+    assert execute(submit_file(deployment, clip, document=other))[NAME].meta["error_code"] == "dependency_missing"
 
 
 def test_a_run_without_a_document_fails_the_component_that_needs_one(
     deployment: Deployment, clip: Path, execute: Execute
 ) -> None:
     add_probe(deployment, letters, ("document",))
-    run = submit_with(deployment, clip, None)
+    run = submit_file(deployment, clip)
     found = execute(run)
     assert found["segmenter"].status == "ok"
     assert found[NAME].meta["error_code"] == "dependency_missing"
@@ -325,6 +312,6 @@ def test_a_run_without_a_document_fails_the_component_that_needs_one(
 def test_another_document_than_the_submitted_one_is_refused(
     deployment: Deployment, clip: Path, submitted: VideoDocument | None
 ) -> None:
-    run = submit_with(deployment, clip, submitted)
+    run = submit_file(deployment, clip, document=submitted)
     with pytest.raises(TrendFlowError, match="input_constraint_violated"), providing(run, document()):
         pytest.fail("the block must not be entered")

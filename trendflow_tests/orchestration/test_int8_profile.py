@@ -8,25 +8,11 @@ import numpy as np
 
 from trendflow.orchestration import cache
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.runs import RunContext, new_run_id, submit_run
+from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.work import Finished
-from trendflow_tests.orchestration.runs import Execute
+from trendflow_tests.orchestration.runs import Execute, submit_file
 
 PARTS = {"segmenter", "core_clip"}
-
-
-def _run(deployment: Deployment, clip: Path, profile: str) -> RunContext:
-    return submit_run(
-        deployment,
-        locator=str(clip),
-        source_type="local_path",
-        platform_id="upload",
-        video_id="synthetic-clip",
-        run_id=new_run_id(),
-        profile=profile,
-        force_recompute=False,
-        document=None,
-    )
 
 
 def _key(run: RunContext, results: dict[str, Finished]) -> cache.KeyParts:
@@ -37,7 +23,7 @@ def _key(run: RunContext, results: dict[str, Finished]) -> cache.KeyParts:
 def test_the_variant_is_another_model_with_results_of_its_own(
     deployment: Deployment, clip: Path, execute: Execute
 ) -> None:
-    runs = {profile: _run(deployment, clip, profile) for profile in ("starter", "starter_int8")}
+    runs = {profile: submit_file(deployment, clip, profile=profile) for profile in ("starter", "starter_int8")}
     results = {profile: execute(run, PARTS) for profile, run in runs.items()}
     # The clip is the same and the first result is stored; another model's must be computed all the same.
     assert [found["core_clip"].origin for found in results.values()] == ["computed", "computed"]

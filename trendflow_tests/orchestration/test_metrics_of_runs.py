@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from trendflow.alarms.book import AlarmBook
 from trendflow.alarms.rules import Alarm
@@ -29,10 +27,9 @@ from trendflow.service.metrics import Metrics
 from trendflow.service.metrics_feed import MetricsFeed
 from trendflow.state.global_manager import GlobalManager
 from trendflow.state.run_manager import RunManager
+from trendflow_tests.metrics import Samples, samples_of, total
 from trendflow_tests.orchestration.probe import FEATURE, Probe, add_probes, value
 from trendflow_tests.orchestration.runs import Here, Submit
-
-Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @pytest.fixture
@@ -46,18 +43,6 @@ def deployment(tmp_path: Path, models_dir: Path, pool: ModelPool, metrics: Metri
     made = Deployment(Settings(home=tmp_path / "home", models=models_dir, onnx_threads=1), metrics)
     vars(made)["pool"] = pool
     return made
-
-
-def samples(metrics: Metrics) -> Samples:
-    return {
-        (sample.name.removeprefix("dataprocessor_"), frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(metrics.text().decode())
-        for sample in family.samples
-    }
-
-
-def total(found: Samples, name: str, **labels: str) -> float:
-    return sum(amount for (sample, has), amount in found.items() if sample == name and labels.items() <= has)
 
 
 class Nvml:
@@ -135,7 +120,7 @@ def test_all_of_them_move(
     def look() -> Samples:
         for source in sources:
             source()
-        return samples(metrics)
+        return samples_of(metrics.text().decode())
 
     level1 = GlobalManager.open(deployment.states, holder="test")
     look()  # from here on runs are counted

@@ -24,10 +24,10 @@ from trendflow.models.triton.repository import Repository, write_repository
 from trendflow.models.triton.runtime import TritonHandle
 from trendflow.models.triton.state import ServerState, read_state, running
 from trendflow.orchestration.deployment import Deployment
-from trendflow.orchestration.runs import RunContext, new_run_id, open_run, submit_run
+from trendflow.orchestration.runs import RunContext, open_run
 from trendflow.orchestration.work import Finished
 from trendflow.orchestration.wrapper import persist, run_component
-from trendflow_tests.orchestration.runs import problems, write_graph
+from trendflow_tests.orchestration.runs import problems, submit_file, write_graph
 
 pytestmark = pytest.mark.xdist_group("triton")
 
@@ -73,18 +73,6 @@ def own_server(deployment: Deployment, triton_environment: ServerEnvironment) ->
     found.end()
 
 
-def submitted(deployment: Deployment, clip: Path, profile: str, video_id: str = "synthetic-clip") -> RunContext:
-    return submit_run(
-        deployment,
-        locator=str(clip),
-        source_type="local_path",
-        platform_id="upload",
-        video_id=video_id,
-        run_id=new_run_id(),
-        profile=profile,
-    )
-
-
 class Losing:
     """Kills the server when the component is about to send its n-th batch; the batch itself is really sent."""
 
@@ -112,7 +100,7 @@ def test_a_run_on_a_server_gives_what_a_run_in_process_gives(
 ) -> None:
     rows, arrays, resolved = {}, {}, {}
     for profile in ("starter", "served"):
-        run = submitted(deployment, clip, profile)
+        run = submit_file(deployment, clip, profile=profile)
         for component in ("segmenter", "core_clip"):
             persist(run, run_component(run, component))
         rows[profile] = row_of(run, "core_clip")
@@ -149,7 +137,10 @@ def test_videos_that_are_worked_on_at_the_same_time_share_batches_of_the_server_
         return send(handle, inputs)
 
     monkeypatch.setattr(TritonHandle, "infer", infer)
-    own = {name: submitted(deployment, path, "served", name) for name, path in (("one", clip), ("two", other_clip))}
+    own = {
+        name: submit_file(deployment, path, name, profile="served")
+        for name, path in (("one", clip), ("two", other_clip))
+    }
     for run in own.values():
         persist(run, run_component(run, "segmenter"))
     entry = deployment.catalogue[ENTRY].on("triton")
@@ -181,7 +172,7 @@ def test_videos_that_are_worked_on_at_the_same_time_share_batches_of_the_server_
     assert shared(executed_batches(state, ENTRY))
 
     for name, path in (("one", clip), ("two", other_clip)):
-        alone = submitted(deployment, path, "starter", f"{name}-alone")
+        alone = submit_file(deployment, path, f"{name}-alone")
         for component in ("segmenter", "core_clip"):
             persist(alone, run_component(alone, component))
         expected = deployment.results.read_artifact(alone.run_path, "core_clip").arrays
@@ -203,7 +194,7 @@ def executed_batches(state: ServerState, model: str) -> set[int]:
 def test_a_server_that_dies_is_tried_again_and_then_an_error_with_nothing_half_written(
     deployment: Deployment, clip: Path, own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = submitted(deployment, clip, "served")
+    run = submit_file(deployment, clip, profile="served")
     persist(run, run_component(run, "segmenter"))
     losing, waits = Losing(own_server, monkeypatch, batch=2), list[float]()
     persist(run, run_component(run, "core_clip", sleep=waits.append))
@@ -230,7 +221,7 @@ def test_a_server_that_dies_is_tried_again_and_then_an_error_with_nothing_half_w
 def test_a_server_that_comes_back_in_time_costs_one_repetition(
     deployment: Deployment, clip: Path, own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = submitted(deployment, clip, "served")
+    run = submit_file(deployment, clip, profile="served")
     persist(run, run_component(run, "segmenter"))
     Losing(own_server, monkeypatch, batch=2)
     finished = run_component(run, "core_clip", sleep=lambda seconds: [own_server.start()].clear())
@@ -238,7 +229,7 @@ def test_a_server_that_comes_back_in_time_costs_one_repetition(
 
 
 def test_a_run_does_not_begin_without_its_server(deployment: Deployment, clip: Path) -> None:
-    run = submitted(deployment, clip, "served")
+    run = submit_file(deployment, clip, profile="served")
     waits = list[float]()
     finished = run_component(run, "segmenter", sleep=waits.append)
     persist(run, finished)
@@ -252,7 +243,7 @@ def test_a_server_with_another_model_in_its_place_is_refused_before_the_run(
 ) -> None:
     entry = deployment.catalogue[ENTRY]
     deployment.catalogue.entries[ENTRY] = entry.model_copy(update={"max_batch_size": 16})
-    run = submitted(deployment, clip, "served")
+    run = submit_file(deployment, clip, profile="served")
     finished = run_component(run, "segmenter", sleep=lambda seconds: None)
     assert finished.meta["error_code"] == "model_spec_invalid"
     assert finished.retry_count == 0

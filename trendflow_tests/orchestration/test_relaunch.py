@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus, RunRequest, SkipReason, job, op
+from dagster import AssetKey, DagsterInstance, DagsterRun, DagsterRunStatus, RunRequest, SkipReason, job
 from dagster._core.remote_origin import (
     InProcessCodeLocationOrigin,
     RemoteJobOrigin,
@@ -30,17 +29,14 @@ from trendflow.orchestration.retries import LEFT_TAG, RETRY_TAG, USED_TAG, failu
 from trendflow.orchestration.run_state import conclude
 from trendflow.orchestration.runs import RunContext
 from trendflow.state.global_manager import GlobalManager
+from trendflow.state.run_manager import RunManager
 from trendflow_tests.orchestration.attempts import deployment_for
+from trendflow_tests.orchestration.idle_job import nothing
 from trendflow_tests.orchestration.probe import add_probe, value
 from trendflow_tests.orchestration.runs import Here, Submit, assert_state_agrees, with_profile
 
 GRAPH = load_graph(data_path("component_graph.yaml"))
 KEY = "my-video/run-1"
-
-
-@op
-def nothing() -> None:
-    pass
 
 
 @job(name="process_video")
@@ -56,14 +52,6 @@ def of_the_ui() -> None:
 @job
 def forecast_video() -> None:
     nothing()
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    folder = tmp_path / "local"
-    folder.mkdir()
-    with DagsterInstance.local_temp(str(folder)) as made:
-        yield made
 
 
 def launched(
@@ -318,6 +306,23 @@ def test_a_cancelled_run_is_not_launched_again(
     assert view is not None
     assert (view.run["status"], view.run["retry_count"]) == ("cancelled", 0)
     assert plan(instance).due == ()
+
+
+def test_a_retry_is_recorded_again_for_a_run_that_somebody_executed_in_between(
+    deployment: Deployment, instance: DagsterInstance, clip: Path, submit: Submit, at_once: None
+) -> None:
+    run = failed_of_an_outage(deployment, instance, submit, clip)
+    for count in (1, 2):
+        for _ in range(2):
+            assert isinstance(relaunch_due(deployment, instance), list)
+            view = deployment.states.read_run(run.run_path)
+            assert view is not None
+            assert view.run["retry_count"] == count
+        manager = RunManager.open(deployment.states, run.run_path, holder="by-hand")
+        assert manager is not None
+        manager.begin(worker="by-hand", device=None, resolved_models={})
+        manager.fail(TrendFlowError("storage_unavailable", "The store is away."))
+        launched(instance, run.identity.partition_key)
 
 
 def test_a_run_that_another_one_replaces_is_not_launched_again(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,18 +14,9 @@ from trendflow.orchestration.deployment import Deployment
 from trendflow.orchestration.jobs import PROCESS_VIDEO
 from trendflow.orchestration.partitions import VIDEO_RUNS
 from trendflow.orchestration.retries import LEFT_TAG
-from trendflow.orchestration.runs import submit_run
 from trendflow_tests.orchestration.command_line import Cli
-from trendflow_tests.orchestration.dagster_server import ENDED, DagsterServer
-from trendflow_tests.orchestration.runs import write_graph
-from trendflow_tests.ports import held_ports
-
-RUNS = """
-query($parent: String!) {
-  runsOrError(filter: {tags: [{key: "dagster/parent_run_id", value: $parent}]}) {
-    ... on Runs { results { status tags { key value } } }
-  }
-}"""
+from trendflow_tests.orchestration.dagster_server import DagsterServer, running_server
+from trendflow_tests.orchestration.runs import submit_file, write_graph
 
 
 @pytest.fixture
@@ -43,24 +33,12 @@ def deployment(tmp_path: Path, models_dir: Path) -> Deployment:
 def server(deployment: Deployment) -> Iterator[DagsterServer]:
     settings = deployment.settings
     cli = Cli(settings.home, settings.models_dir, TRENDFLOW_GRAPH_FILE=str(settings.graph_file))
-    with held_ports(1) as [port]:
-        running = DagsterServer(cli, port)
-        try:
-            yield running
-        finally:
-            running.stop()
+    with running_server(cli) as running:
+        yield running
 
 
 def test_the_daemon_launches_a_failed_run_again(deployment: Deployment, server: DagsterServer, clip: Path) -> None:
-    run = submit_run(
-        deployment,
-        locator=str(clip),
-        source_type="local_path",
-        platform_id="upload",
-        video_id="synthetic-clip",
-        run_id="run-1",
-        profile="starter",
-    )
+    run = submit_file(deployment, clip, run_id="run-1")
     server.wait(lambda: server.ask("{ assetNodes { id } }")["assetNodes"], 300)
     server.add_partition("trendflow", VIDEO_RUNS, run.identity.partition_key)
     first = server.launch("trendflow", PROCESS_VIDEO, partition=run.identity.partition_key)
@@ -70,11 +48,8 @@ def test_the_daemon_launches_a_failed_run_again(deployment: Deployment, server: 
     with DagsterInstance.from_config(str(deployment.settings.dagster_home)) as instance:
         instance.add_run_tags(first, {LEFT_TAG: "1"})
 
-    def again() -> dict[str, Any] | None:
-        found = server.ask(RUNS, parent=first)["runsOrError"]["results"]
-        return next((each for each in found if each["status"] in ENDED), None)
-
-    retried = {tag["key"]: tag["value"] for tag in server.wait(again, 400)["tags"]}
+    again, *_ = server.wait(lambda: server.ended_runs("dagster/parent_run_id", first), 400)
+    retried = again.tags
     assert retried["trendflow/retry"] == "1"
     assert retried["dagster/sensor_name"] == "retry_failed_runs"
     assert retried["dagster/root_run_id"] == first

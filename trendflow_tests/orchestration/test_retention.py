@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter, job, op
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from trendflow.config import Settings, load_settings
@@ -19,20 +19,13 @@ from trendflow.orchestration.resources import TrendFlowResource
 from trendflow.orchestration.retention_job import clean_up_job
 from trendflow.orchestration.retention_step import CleanUpHere, clean_up_deployment, deletion_desk, open_eraser
 from trendflow.orchestration.run_history import purge, stale_partitions
-from trendflow.orchestration.runs import RunContext, open_run, submit_run
+from trendflow.orchestration.runs import open_run
+from trendflow_tests.orchestration.idle_job import of_a_partition
+from trendflow_tests.orchestration.runs import submit_file
+from trendflow_tests.orchestration.scheduling import SECRET
 from trendflow_tests.retention.stored import make_run, now
 
-SECRET = "a key of a test"
-
-
-@op
-def nothing() -> None:
-    pass
-
-
-@job
-def of_a_partition() -> None:
-    nothing()
+FILM = "/films/film.mp4"  # which nobody opens
 
 
 @pytest.fixture
@@ -115,32 +108,20 @@ def test_the_job_does_what_the_step_does(
     assert partitions(instance) == []
 
 
-def submit(deployment: Deployment, video_id: str, run_id: str) -> RunContext:
-    return submit_run(
-        deployment,
-        locator="/films/film.mp4",
-        source_type="local_path",
-        platform_id="upload",
-        video_id=video_id,
-        run_id=run_id,
-        profile="starter",
-    )
-
-
 def test_a_deleted_video_is_neither_submitted_nor_continued(deployment: Deployment) -> None:
-    run = submit(deployment, "my-video", "run-1")
+    run = submit_file(deployment, FILM, "my-video", run_id="run-1")
     assert open_run(deployment, run.identity.partition_key).identity == run.identity
     desk = deletion_desk(deployment)
     assert desk is not None
     desk.request("upload", "my-video", by="user-1")
     for attempt in (
         lambda: open_run(deployment, run.identity.partition_key),
-        lambda: submit(deployment, "my-video", "run-2"),
+        lambda: submit_file(deployment, FILM, "my-video", run_id="run-2"),
     ):
         with pytest.raises(TrendFlowError, match="deleted") as caught:
             attempt()
         assert caught.value.error_code == "input_constraint_violated"
-    submit(deployment, "another", "run-1")
+    submit_file(deployment, FILM, "another", run_id="run-1")
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,8 @@ from trendflow.orchestration.retention_step import clean_up_deployment, deletion
 from trendflow.orchestration.run_history import DagsterHistory
 from trendflow.orchestration.run_stop import DagsterExecutions
 from trendflow.retention.traces import StillAtWork
-from trendflow_tests.orchestration.test_retention import SECRET, of_a_partition
+from trendflow_tests.orchestration.idle_job import of_a_partition
+from trendflow_tests.orchestration.scheduling import SECRET
 from trendflow_tests.retention.stored import make_run
 
 VIDEO = ("upload", "my-video")

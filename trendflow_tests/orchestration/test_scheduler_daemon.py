@@ -11,10 +11,9 @@ import pytest
 from trendflow.config import Settings
 from trendflow.orchestration.deployment import Deployment
 from trendflow_tests.orchestration.command_line import Cli
-from trendflow_tests.orchestration.dagster_server import DagsterServer
+from trendflow_tests.orchestration.dagster_server import DagsterServer, running_server
 from trendflow_tests.orchestration.runs import AUDIO, write_graph
 from trendflow_tests.orchestration.scheduling import entries, put_in
-from trendflow_tests.ports import held_ports
 
 pytestmark = pytest.mark.xdist_group("scheduler-daemon")
 
@@ -30,10 +29,8 @@ def cli(tmp_path: Path, models_dir: Path) -> Cli:
 
 @pytest.fixture
 def server(cli: Cli) -> Iterator[DagsterServer]:
-    with held_ports(1) as [port]:
-        running = DagsterServer(cli, port)
+    with running_server(cli) as running:
         yield running
-        running.stop()
 
 
 def test_what_is_submitted_is_processed_or_explained_and_found_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,18 @@ def test_a_run_sweeps_before_it_works(
     folder = left(deployment.settings.scratch_dir, "1", age_sec)
     assert here(submit(deployment, clip)) == "success"
     assert folder.exists() == (age_sec < ABANDONED_SEC)
+
+
+def test_folders_that_others_remove_during_a_sweep_are_none_of_its_business(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandoned = left(tmp_path, "100", 3601)
+    listed = Path.iterdir
+
+    def meanwhile(folder: Path) -> Iterator[Path]:
+        """Every folder is seen together with one that is gone when it is looked into."""
+        return iter([folder / "gone", *listed(folder)])
+
+    monkeypatch.setattr(Path, "iterdir", meanwhile)
+    assert sweep_scratch(tmp_path) == 1
+    assert not abandoned.exists()

@@ -14,19 +14,20 @@ import pytest
 from dagster import DagsterInstance
 from dagster._daemon.types import DaemonHeartbeat
 
+from trendflow.commands.submission_report import print_report
 from trendflow.commands.submissions import retry, submissions
 from trendflow.commands.submit import Order, submit
 from trendflow.commands.watch import watch
 from trendflow.config import load_settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.schema import SchemaRegistry, validate_document
-from trendflow.models import onnx_runtime, torch_runtime
 from trendflow.orchestration.deployment import open_deployment
 from trendflow.orchestration.run_state import conclude
 from trendflow.orchestration.runs import RunOrder, create_run
 from trendflow.orchestration.submitting import OpenDesk, open_desk, required_components
 from trendflow.submission.items import New, Submission
 from trendflow.submission.outcomes import Outcomes
+from trendflow_tests.models.fake_device import without_devices
 from trendflow_tests.orchestration.conftest import write_clip
 
 ID = f"{datetime.now(UTC):%Y%m%d}-one"  # once, so that midnight does not come in between
@@ -81,6 +82,7 @@ def test_one_bad_entry_stops_no_other(
     said = capsys.readouterr()
     assert f"submission {ID}: 2 new, 2 duplicate, 3 refused" in said.out
     assert "no scheduler is seen" in said.err
+    assert said.out.count("line 2") == 1, "the place of an entry without a name stands in one column"
 
     assert submit(replace(order, as_json=True)) == 0  # again: the same answer
     report = printed()
@@ -110,19 +112,8 @@ def test_a_list_may_state_what_an_entry_is(tmp_path: Path, clip: Path) -> None:
     assert (second.identity.video_id, second.priority) == ("abcdefghijk", "normal")
 
 
-@pytest.fixture
-def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host on which no model can be executed."""
-
-    def refuse(device: str) -> None:
-        raise TrendFlowError("device_unavailable", "There is no such device here.")
-
-    for runtime in (onnx_runtime, torch_runtime):
-        monkeypatch.setattr(runtime, "require_device", refuse)
-
-
-@pytest.mark.usefixtures("no_device")
-def test_a_host_without_the_device_of_a_model_may_submit() -> None:
+def test_a_host_without_the_device_of_a_model_may_submit(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_devices(monkeypatch)
     assert submit(Order(sources=[URL], submission_id=ID)) == 0
     assert len(stored(ID).messages) == 1
 
@@ -164,6 +155,21 @@ def test_the_list_and_the_report(capsys: pytest.CaptureFixture[str], printed: Ca
     assert f"trendflow submissions {ID} --wait" in said
     missing = complaint(lambda: submissions(f"{ID}-other", wait=False, as_json=False))
     assert missing.error_code == "dependency_missing"
+
+
+def test_a_short_report_says_where_the_results_are(
+    capsys: pytest.CaptureFixture[str], printed: Callable[[], Any]
+) -> None:
+    submit(Order(sources=[URL], submission_id=ID))
+    capsys.readouterr()
+    assert submissions(ID, wait=False, as_json=True) == 0
+    report = printed()
+    (item,) = report["items"]
+    done = {**item, "verdict": "done", "status": "success"}
+    print_report({**report, "items": [done]})
+    assert item["run_key"] in capsys.readouterr().out
+    print_report({**report, "items": [done] * 1000})
+    assert item["run_key"] not in capsys.readouterr().out
 
 
 def test_what_failed_of_something_that_passes_is_submitted_again_once(

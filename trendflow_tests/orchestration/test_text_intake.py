@@ -21,21 +21,16 @@ from trendflow.orchestration.runs import RunContext
 from trendflow.orchestration.text_intake import handed_over
 from trendflow.orchestration.waiting_text import WaitingTexts, waiting_texts
 from trendflow.state.errors import Fenced
+from trendflow_tests.orchestration.canaries import CANARIES, canaries_in
 from trendflow_tests.orchestration.queue.stage import Broker, running_broker
 from trendflow_tests.orchestration.runs import TEXT, Here, Submit, only, with_profile
-from trendflow_tests.orchestration.test_document import CANARIES, canaries_in
 
 pytestmark = pytest.mark.xdist_group("queue")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("valkey")
-
-
-@pytest.fixture(scope="module")
-def broker(folder: Path) -> Iterator[Broker]:
-    with running_broker(folder) as running:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with running_broker(tmp_path_factory.mktemp("valkey")) as running:
         yield running
 
 
@@ -70,7 +65,6 @@ def test_the_worker_reads_it_and_no_word_of_it_stays(
     deployment: Deployment,
     texts: WaitingTexts,
     broker: Broker,
-    folder: Path,
     clip: Path,
     submit: Submit,
     here: Here,
@@ -88,7 +82,7 @@ def test_the_worker_reads_it_and_no_word_of_it_stays(
     assert client.keys("*") == []
 
     client.save()
-    files = [path for root in (tmp_path, folder) for path in root.rglob("*") if path.is_file()]
+    files = [path for root in (tmp_path, broker.folder) for path in root.rglob("*") if path.is_file()]
     # What is searched holds what it should: results, the history of Dagster, the files of the broker.
     assert {".npz", ".json", ".db", ".aof", ".rdb"} <= {path.suffix for path in files}
     digest = document.digest.encode()

@@ -17,7 +17,7 @@ from trendflow.storage.object_store import ObjectStore
 from trendflow.storage.result_store import ResultStore
 from trendflow_tests.dataset.synthetic import COMPONENT, column, store_run
 from trendflow_tests.dataset.table.corpora import SPEC
-from trendflow_tests.dataset.table.test_metadata_features import FIRST, T0, VIDEO
+from trendflow_tests.dataset.table.sights import FIRST, T0, VIDEO
 
 EMBEDDING, TEXT_EMBEDDING = "core_clip__embedding_mean", "text_processor__primary_embedding"
 LAYOUT = Layout(

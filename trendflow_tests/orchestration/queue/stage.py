@@ -44,7 +44,7 @@ class Broker:
     """Valkey that keeps everything it is told in a file before it answers."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        self._folder, self._port = folder, port
+        self.folder, self._port = folder, port
         self.url = f"redis://127.0.0.1:{port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -52,13 +52,13 @@ class Broker:
         options = {
             "port": str(self._port),
             "bind": "127.0.0.1",
-            "dir": str(self._folder),
+            "dir": str(self.folder),
             "appendonly": "yes",
             "appendfsync": "always",
             "save": "",
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen([str(get_binary_path()), *arguments], stdout=log, stderr=log)
 
         def answers() -> bool:
@@ -76,7 +76,7 @@ class Broker:
 
     def forget(self) -> None:
         """Lose everything; to be called while it is down."""
-        shutil.rmtree(self._folder / "appendonlydir")
+        shutil.rmtree(self.folder / "appendonlydir")
 
 
 @contextmanager

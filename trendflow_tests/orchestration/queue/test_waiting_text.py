@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import redis
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.video_document import Transcript, TranscriptSegment, VideoDocument
 from trendflow.orchestration.waiting_text import WaitingTexts
-from trendflow_tests.orchestration.queue.stage import Broker, running_broker
+from trendflow_tests.orchestration.queue.stage import Broker
 from trendflow_tests.ports import held_ports
 
 pytestmark = pytest.mark.xdist_group("queue")
@@ -28,17 +27,6 @@ DOCUMENT = VideoDocument(
 )
 RUN, OTHER = "youtube/abcdefghijk/run-1", "youtube/abcdefghijk/run-2"
 SECRET = "a secret of the deployment"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("valkey")
-
-
-@pytest.fixture(scope="module")
-def broker(folder: Path) -> Iterator[Broker]:
-    with running_broker(folder) as running:
-        yield running
 
 
 @pytest.fixture
@@ -60,12 +48,12 @@ def test_a_document_arrives_as_it_was(texts: WaitingTexts) -> None:
     assert texts.get(VideoDocument(title="another").digest, RUN) is None
 
 
-def test_nothing_of_it_can_be_read_on_the_way(texts: WaitingTexts, broker: Broker, folder: Path) -> None:
+def test_nothing_of_it_can_be_read_on_the_way(texts: WaitingTexts, broker: Broker) -> None:
     texts.put(DOCUMENT, RUN)
     client = redis.Redis.from_url(broker.url)
     client.save()
     held: Any = b"".join(client.dump(key) or b"" for key in keys(broker)) + b"".join(keys(broker))
-    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = {path: path.read_bytes() for path in broker.folder.rglob("*") if path.is_file()}
     assert {".rdb", ".aof"} <= {path.suffix for path in files}
     written = b"".join(files.values())
     assert DOCUMENT.digest.encode() in written  # it is there that one has to look

@@ -18,40 +18,23 @@ import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.storage.tags import PARTITION_NAME_TAG
-from prometheus_client.parser import text_string_to_metric_families
 
 from trendflow.config import load_settings
 from trendflow.orchestration.deployment import open_deployment
 from trendflow.orchestration.partitions import add_partitions
-from trendflow.orchestration.runs import submit_run
 from trendflow.service.assembly import make_parts
 from trendflow.service.users import User, Users
 from trendflow.state.global_manager import GlobalManager
+from trendflow_tests.metrics import Samples, samples_of, total
 from trendflow_tests.orchestration.queue.stage import House, Stage, wait_for
-from trendflow_tests.orchestration.runs import write_graph
+from trendflow_tests.orchestration.runs import submit_file, write_graph
 from trendflow_tests.ports import held_ports
-from trendflow_tests.service.deployment import client, served
+from trendflow_tests.service.deployment import client, samples, served
 
 pytestmark = pytest.mark.xdist_group("queue")
 
 NAME = "watched"
 COMPONENTS = ("segmenter", "loudness_extractor", "tempo_extractor")
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def samples_of(text: str) -> Samples:
-    return {
-        (sample.name.removeprefix("dataprocessor_"), frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def total(found: Samples, name: str, **labels: str) -> float:
-    """The sum over the samples that have these labels, among others."""
-    wanted = labels.items()
-    return sum(value for (sample, has), value in found.items() if sample == name and wanted <= has)
 
 
 @contextmanager
@@ -105,22 +88,14 @@ def test_a_run_moves_the_metrics_and_its_lines_say_whose_they_are(
             return samples_of(answer.raise_for_status().text)
 
         idle = wait_for(of_worker, "the metrics of the worker")
-        before = samples_of(api.get("/metrics").raise_for_status().text)
-        run = submit_run(
-            deployment,
-            locator=str(clip),
-            source_type="local_path",
-            platform_id="upload",
-            video_id="synthetic-clip",
-            run_id="run-1",
-            profile="starter",
-        )
+        before = samples(api)
+        run = submit_file(deployment, clip, run_id="run-1")
         level1 = GlobalManager.open(deployment.states, holder="test")
         level1.run_status(run.run_path, "running", priority="low")
         launched = launch(house.instance, run.identity.partition_key)
         assert Stage(tmp_path, house).ends(launched) == DagsterRunStatus.SUCCESS, log.read_text()
         level1.run_status(run.run_path, "success")
-        after = samples_of(api.get("/metrics").raise_for_status().text)
+        after = samples(api)
         busy = wait_for(of_worker, "the metrics of the worker")
 
     who = f"{NAME}@{socket.gethostname()}"
