@@ -88,6 +88,22 @@ def session_members(leader: int, leader_started_ticks: int) -> list[tuple[int, i
     ]
 
 
+def processes_with(variable: str, value: str) -> list[tuple[int, int]]:
+    """Id and start of every process that was started with this variable, as far as this user may see that."""
+    wanted = f"{variable}={value}".encode()
+    found = []
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                variables = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue  # it ended meanwhile, or is another user's
+            stat = _stat(int(entry.name)) if wanted in variables else None
+            if stat is not None and not stat.is_dead:
+                found.append((int(entry.name), stat.started_ticks))
+    return found
+
+
 @dataclass(frozen=True)
 class _Stat:
     """Of a process: state (one letter, Z and X are dead), session, the kernel's flags, start in ticks since boot."""

@@ -17,8 +17,8 @@ from trendflow.commands.process import prepare_dagster_home
 from trendflow.config import Settings
 from trendflow.contracts.errors import TrendFlowError
 from trendflow.fleet.api import token_file, users_file
-from trendflow.fleet.credentials import SECRETS, read_secrets
-from trendflow.fleet.environment import DEPLOYMENT_KEYS, fleet_folder
+from trendflow.fleet.credentials import SECRETS
+from trendflow.fleet.environment import fleet_folder, require_same_keys
 from trendflow.fleet.ports import require_free
 from trendflow.fleet.state import STATE, read_state
 from trendflow.service.health import store_check

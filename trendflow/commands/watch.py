@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from trendflow.commands.console import err
-from trendflow.contracts.errors import ERROR_RULES, TrendFlowError
+from trendflow.contracts.errors import TrendFlowError
+from trendflow.orchestration.retries import may_be_launched_again
 from trendflow.submission.items import Submission
 from trendflow.submission.outcomes import Outcome, Outcomes
 
@@ -52,7 +53,7 @@ def _may_come_back(outcome: Outcome) -> bool:
     """Whether a run that has just failed may be launched again by the deployment."""
     if outcome.status != "error" or outcome.error_code is None or outcome.finished_at is None:
         return False
-    if not ERROR_RULES[outcome.error_code].max_retries:
+    if not may_be_launched_again(outcome.error_code, of_component=outcome.failed_component is not None):
         return False
     return (datetime.now(UTC) - datetime.fromisoformat(outcome.finished_at)).total_seconds() < _COMES_BACK_SEC
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ _LONGEST_SOCKET_PATH = 107
 
 def code_server(location: str, module: str, needs: tuple[str, ...] = SERVERS) -> Blueprint:
     """The server of the code location `location`, which is what the Python module `module` defines."""
-    name = service_name(location)
+    name = _service_name(location)
     return Blueprint(
         name=name,
         build=partial(_build, name, location, module),
@@ -55,7 +57,7 @@ def code_server(location: str, module: str, needs: tuple[str, ...] = SERVERS) ->
     )
 
 
-def service_name(location: str) -> str:
+def _service_name(location: str) -> str:
     return f"code-{location}"
 
 
@@ -66,7 +68,7 @@ def workspace_file(site: Site) -> Path:
 def write_workspace(site: Site) -> None:
     """Tell Dagster's programs where the code servers listen. Raises what `write_atomically` does."""
     servers = [
-        {"grpc_server": {"location_name": location, "socket": str(_socket(site, service_name(location)))}}
+        {"grpc_server": {"location_name": location, "socket": str(_socket(site, _service_name(location)))}}
         for location in LOCATIONS
     ]
     write_atomically(workspace_file(site), yaml.safe_dump({"load_from": servers}).encode())
@@ -89,7 +91,7 @@ def _build(name: str, location: str, module: str, site: Site) -> Service:
         # The child is given the number of threads by nothing else.
         environment={**application_environment(site), "DAGSTER_GRPC_MAX_WORKERS": str(_THREADS)},
         folder=site.service_folder(name),
-        prepare=lambda: _require_short(socket),
+        prepare=lambda: _prepare(socket),
         health=_answers(socket, name, site),
         defect=_defect(socket, name, site),
         start_limit_s=_START_LIMIT_S,
@@ -98,17 +100,19 @@ def _build(name: str, location: str, module: str, site: Site) -> Service:
 
 def _socket(site: Site, name: str) -> Path:
     """Not a port: whoever reaches a code server has it execute what he likes, and the folder is this user's alone."""
-    return site.service_folder(name) / "grpc"
+    own = site.service_folder(name) / "grpc"
+    if len(os.fsencode(own)) <= _LONGEST_SOCKET_PATH:
+        return own
+    # A home may be deeper. The same place for every shell of this user, whatever its TMPDIR.
+    return Path("/tmp", f"trendflow-{os.geteuid()}-{sha256(os.fsencode(own)).hexdigest()[:16]}", "grpc")
 
 
-def _require_short(socket: Path) -> None:
-    excess = len(os.fsencode(socket)) - _LONGEST_SOCKET_PATH
-    if excess > 0:
-        raise TrendFlowError(
-            "config_invalid",
-            f"The path of the home is too long for sockets below it, by {excess} bytes; choose another home.",
-            excess=excess,
-        )
+def _prepare(socket: Path) -> None:
+    """Make the folder of the socket. Raises `config_invalid` for one of somebody else, who could answer instead."""
+    socket.parent.mkdir(mode=0o700, exist_ok=True)
+    found = socket.parent.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise TrendFlowError("config_invalid", f"The folder {socket.parent} is not this user's alone; remove it.")
 
 
 def _answers(socket: Path, name: str, site: Site) -> Health:

@@ -8,7 +8,9 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from trendflow.contracts.canonical import utc_now
@@ -17,7 +19,7 @@ from trendflow.fleet import log_writer
 from trendflow.fleet.files import make_folder
 from trendflow.fleet.service import ProcessUser, Service
 from trendflow.fleet.state import Identity, Process
-from trendflow.processes import end_process, end_session, exact_process, started_ticks_of
+from trendflow.processes import end_process, end_session, exact_process, processes_with, started_ticks_of
 
 LOG_LIMIT_BYTES = 20_000_000
 """A log and the one before it take twice this much at most."""
@@ -26,10 +28,12 @@ REMAINS_LIMIT_S = 60.0
 """How long `stop_process` waits for the rest of a service once its process has ended."""
 
 _STARTED = "---- started at"
+# By its log a process is known whose start was never written down. Not a name of a setting: those are handed on.
+_MARK = "_TRENDFLOW_SERVICE_LOG"
 _TAIL_BYTES = 65_536
 _TAIL_LINES = 15
 # What a program needs to find its libraries and to speak; no settings, and so no passwords and keys.
-_INHERITED = ("PATH", "LANG", "TZ")
+_INHERITED = ("HOME", "PATH", "LANG", "TZ")
 _INHERITED_PREFIXES = ("LC_", "LD_")
 
 # Processes that this one started are its children and have to be waited for; others found by the state file are not.
@@ -89,6 +93,17 @@ def stop_process(found: Process) -> bool:
     return was_alive
 
 
+def end_unrecorded(service: Service, log: Path, recorded: Container[int]) -> None:
+    """End what was started with this log and is in no record: its starter was killed before it could write it down.
+
+    Processes of `recorded` ids and their sessions are left alone. Raises what `end_process` does.
+    """
+    for pid, started_ticks in processes_with(_MARK, str(log)):
+        with exact_process(pid, started_ticks) as handle, suppress(ProcessLookupError):  # it may end at any moment
+            if handle is not None and pid not in recorded and os.getsid(pid) not in recorded:
+                end_process(handle, service.stop_limit_s, service.stop_signal)
+
+
 def exit_code_of(found: Process) -> int | None:
     """With what a process ended that this one started and `stop_process` has waited for; None for any other."""
     child = _children.get(found.process.pid)
@@ -125,7 +140,7 @@ def run_once(command: list[str], folder: Path, user: ProcessUser | None, given: 
             text=True,
             errors="replace",
             cwd=folder,
-            env=_environment(user),
+            env=_environment(user, told_settings=False),
             check=False,
             user=uid,
             group=gid,
@@ -160,7 +175,7 @@ def _spawn(name: str, service: Service, log: Path, log_limit: int) -> tuple[Iden
     assert pipe is not None  # it was asked for
     uid, gid, groups = _ids(service.user)
     try:
-        with pipe:
+        with pipe, _interruptible():
             pipe.write(f"{_STARTED} {utc_now()}\n".encode())
             pipe.flush()
             process = subprocess.Popen(
@@ -169,7 +184,7 @@ def _spawn(name: str, service: Service, log: Path, log_limit: int) -> tuple[Iden
                 stdout=pipe,
                 stderr=subprocess.STDOUT,
                 cwd=service.folder,
-                env={**_environment(service.user), **service.environment},
+                env={**_environment(service.user, service.told_settings), **service.environment, _MARK: str(log)},
                 umask=0o077,
                 start_new_session=True,
                 user=uid,
@@ -183,6 +198,23 @@ def _spawn(name: str, service: Service, log: Path, log_limit: int) -> tuple[Iden
     return _identity(process), _identity(writer)
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Programs that are started inside do not ignore SIGINT, as they would below a background job of a shell script.
+
+    Dagster's have SIGTERM do what SIGINT does.
+    """
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not is_ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _identity(child: subprocess.Popen[bytes]) -> Identity:
     # One that ended at once has no start any more; 0 is that of no process that a command starts.
     return Identity(child.pid, started_ticks_of(child.pid) or 0)
@@ -193,14 +225,14 @@ def _ids(user: ProcessUser | None) -> tuple[int | None, int | None, list[int] | 
     return (None, None, None) if user is None else (user.uid, user.gid, [])
 
 
-def _environment(user: ProcessUser | None) -> dict[str, str]:
-    """This process's own; for another user, who may not read our files, without what he is not to know."""
-    if user is None:
+def _environment(user: ProcessUser | None, told_settings: bool) -> dict[str, str]:
+    """This process's own; for a foreign program, or another user who may not read our files, without our secrets."""
+    if user is None and told_settings:
         return dict(os.environ)
     kept = {
         name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
     }
-    return kept | {"HOME": pwd.getpwuid(user.uid).pw_dir}
+    return kept if user is None else kept | {"HOME": pwd.getpwuid(user.uid).pw_dir}
 
 
 def _not_executable(program: str, exc: OSError) -> TrendFlowError:

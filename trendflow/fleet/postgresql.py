@@ -43,6 +43,7 @@ def _build(site: Site) -> Service:
         prepare=lambda: _prepare(place, site.secret(NAME, "password")),
         health=_answers(site),
         stop_signal=signal.SIGINT,  # SIGTERM would wait until every client has gone
+        told_settings=False,
         error_code="storage_unavailable",
     )
 

@@ -75,6 +75,7 @@ def _build(site: Site) -> Service:
         prepare=lambda: _prepare(site),
         health=_stores(site),
         stop_limit_s=_STOP_LIMIT_S,
+        told_settings=False,
         error_code="storage_unavailable",
     )
 

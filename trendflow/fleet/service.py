@@ -39,7 +39,8 @@ class Started:
 class Service:
     """One process, ready to be started.
 
-    `environment` comes on top of this process's own. `folder` is the working folder and holds the data; it is created
+    `environment` comes on top of this process's own; of one that is not `told_settings`, on top of what any program
+    needs, without settings and passwords. `folder` is the working folder and holds the data; it is created
     for `user` alone. `prepare` runs before each start, for example to create an empty database; it must be able to run
     again after it was interrupted.
 
@@ -59,6 +60,7 @@ class Service:
     address: str | None = None
     token_file: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    told_settings: bool = True
     prepare: Callable[[], None] | None = None
     launcher: Callable[[], Started] | None = None
     user: ProcessUser | None = None

@@ -83,6 +83,12 @@ class FleetState:
         """Whether its processes run on another host, where only that host can tell what became of them."""
         return bool(self.processes) and self.host != socket.gethostname()
 
+    @property
+    def process_ids(self) -> set[int]:
+        """Of all services, and of the writers of their logs."""
+        both = (identity for row in self.processes for identity in (row.process, row.log_writer))
+        return {identity.pid for identity in both if identity is not None}
+
     def process(self, service: str) -> Process | None:
         return next((process for process in self.processes if process.service == service), None)
 

@@ -15,7 +15,15 @@ from filelock import FileLock, Timeout
 from trendflow.contracts.errors import TrendFlowError, unwritable
 from trendflow.fleet.credentials import assign_secrets, read_secrets
 from trendflow.fleet.files import make_folder
-from trendflow.fleet.launch import LOG_LIMIT_BYTES, REMAINS_LIMIT_S, exit_code_of, log_tail, start_process, stop_process
+from trendflow.fleet.launch import (
+    LOG_LIMIT_BYTES,
+    REMAINS_LIMIT_S,
+    end_unrecorded,
+    exit_code_of,
+    log_tail,
+    start_process,
+    stop_process,
+)
 from trendflow.fleet.ports import assign_ports, require_free
 from trendflow.fleet.service import Blueprint, Service, Site, in_order
 from trendflow.fleet.state import FleetState, Identity, Process, read_state, write_state
@@ -235,6 +243,7 @@ class Fleet:
             stop_process(process)  # also what a service that died has left behind
         if process is None or starts:
             report(name, "starting")
+            end_unrecorded(service, self._log(name), state.process_ids)
             require_free(name, site.ports.get(name, {}))
             process = start_process(name, service, self._log(name), self.log_limit, blueprint.needs)
             try:

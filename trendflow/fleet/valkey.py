@@ -29,6 +29,7 @@ def _build(site: Site) -> Service:
         folder=folder,
         prepare=lambda: write_atomically(folder / _CONFIG, _config(site)),
         health=answers_resp(port, password),
+        told_settings=False,
         error_code="storage_unavailable",
     )
 

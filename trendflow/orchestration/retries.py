@@ -32,6 +32,11 @@ LEFT_TAG = "trendflow/retries_left"
 _OUTAGE = "storage_unavailable"
 
 
+def may_be_launched_again(error_code: str, *, of_component: bool) -> bool:
+    """Whether a run that ended of this code can be, before its launches are counted."""
+    return ERROR_RULES[error_code].max_retries > 0 and (error_code == _OUTAGE or not of_component)
+
+
 def failure_tags(run_tags: Mapping[str, str], error_code: str, component_retries: int | None = None) -> dict[str, str]:
     """Tags of a Dagster run with `run_tags` that ends of `error_code`.
 

@@ -15,6 +15,7 @@ from trendflow.service.run_archive import archived_status
 from trendflow.service.users import User
 from trendflow.state.status import StatusDocument, status_document
 from trendflow.storage.result_store import MANIFEST_NAME, ResultStore
+from trendflow.submission.desk import WAITING
 
 _UNKNOWN = "There is no run of this id."
 
@@ -61,9 +62,12 @@ def status_of(parts: ServiceParts, run: FoundRun) -> StatusDocument:
     view = parts.states.read_run(run.run_path)
     position = run.row["queue_position"] if run.row is not None else None
     if view is not None:
+        waits = view.run["status"] in WAITING  # level 1 may not have heard yet that it does not any more
+        position = position if waits else None
         if parts.estimates is None:
             return status_document(view, queue_position=position)
-        expected, starts_at = parts.estimates.component_sec(), _starts_at(parts, run, view.run["profile"])
+        starts_at = _starts_at(parts, run, view.run["profile"]) if waits else None
+        expected = parts.estimates.component_sec()
         return status_document(view, queue_position=position, expected_sec=expected, starts_at=starts_at)
     manifest = ResultStore(parts.store).read_manifest(run.run_path)
     if manifest is not None:

@@ -29,7 +29,7 @@ Required = Callable[[str], Collection[str]]
 class Outcome:
     """One run. `status` is None when nothing of it is kept any more. Times are UTC, `progress` is in [0, 1].
 
-    `rows` and `skipped` are those of its manifest.
+    `failed_component` is the one that ended it, if any did; `rows` and `skipped` are those of its manifest.
     """
 
     run_path: str
@@ -38,6 +38,7 @@ class Outcome:
     error: str | None = None
     started_at: str | None = None
     finished_at: str | None = None
+    failed_component: str | None = None
     progress: float = 0.0
     current_component: str | None = None
     rows: Sequence[Mapping[str, Any]] = ()
@@ -138,6 +139,7 @@ class Outcomes:
                 run["error"],
                 run["started_at"],
                 run["finished_at"],
+                _failed(view),
                 overall_progress(view),
                 min(_running(view), default=None),
                 rows,
@@ -156,6 +158,7 @@ class Outcomes:
             failed.get("error"),
             min((row["started_at"] for row in rows), default=None),
             manifest["run"]["finished_at"],
+            failed.get("name"),
             1.0 if status in RUN_END else 0.0,
             None,
             rows,
@@ -166,6 +169,13 @@ class Outcomes:
         """Runs of the submission that level 1 has not taken in."""
         is_open = any(waiting.submission_id == submission.submission_id for waiting in self._inbox.open())
         return {message.run_path for _, message in submission.messages} if is_open else set()
+
+
+def _failed(view: RunView) -> str | None:
+    """The component whose error is that of the run."""
+    code = view.run["error_code"]
+    found = (name for name, row in view.components.items() if row["status"] == "error" and row["error_code"] == code)
+    return None if code is None else next(found, None)
 
 
 def _running(view: RunView) -> Iterable[str]:

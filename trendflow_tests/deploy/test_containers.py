@@ -356,6 +356,16 @@ def test_code_servers_are_where_the_workspace_says(compose: dict[str, Any]) -> N
     assert "COPY deploy/workspace.yaml /etc/trendflow/workspace.yaml" in (DEPLOY / "Dockerfile").read_text()
 
 
+def test_nobody_but_daemon_and_web_server_shares_a_network_with_the_code_servers(compose: dict[str, Any]) -> None:
+    networks = {name: set(service.get("networks", ("default",))) for name, service in compose["services"].items()}
+    code = {"code-trendflow", "code-training"}
+    reached = set.union(*(networks[name] for name in code))
+    callers = {name for name, found in networks.items() if found & reached} - code
+    assert callers == {"webserver", "daemon", "postgres", "broker", "minio"}
+    assert networks["postgres"] >= reached | networks["worker-cpu"]
+    assert reached | {"default"} == set(compose["networks"])
+
+
 def test_the_code_server_of_the_containers_starts_and_passes_its_check(compose: dict[str, Any], tmp_path: Path) -> None:
     found = compose["services"]["code-training"]
     environment = {**os.environ, "TRENDFLOW_HOME": str(tmp_path), "DAGSTER_HOME": str(tmp_path)}

@@ -154,19 +154,29 @@ def test_a_killed_proxy_is_replaced_and_its_child_ended(served: Fleet) -> None:
     assert repositories(served) == ["first"]
 
 
-def test_a_home_that_is_too_deep_for_a_socket_is_refused(module: Path, home: Path) -> None:
-    server = code_server("tiny", module.stem, needs=())
+def test_a_home_may_be_deeper_than_the_path_of_a_socket_is_long(home: Path) -> None:
+    server = code_server("tiny", "tiny_location", needs=())
     longest = 107 - len(str(home / "code-tiny" / "grpc")) - 1
 
-    def prepare(length: int) -> None:
-        service = server.build(Site(home / ("x" * length), {}, {}))
-        assert service.prepare is not None
-        service.prepare()
+    def socket_of(length: int) -> Path:
+        command = server.build(Site(home / ("x" * length), {}, {})).command
+        return Path(command[command.index("--socket") + 1])
 
-    prepare(longest)
-    with pytest.raises(TrendFlowError, match="too long for sockets below it, by 2 bytes") as caught:
-        prepare(longest + 2)
-    assert caught.value.error_code == "config_invalid"
+    assert socket_of(longest) == home / ("x" * longest) / "code-tiny" / "grpc"
+    folder = socket_of(longest + 1).parent
+    assert len(str(folder)) < 60
+    assert socket_of(longest + 2).parent != folder
+    prepare = server.build(Site(home / ("x" * (longest + 1)), {}, {})).prepare
+    assert prepare is not None
+    try:
+        prepare()
+        prepare()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        folder.chmod(0o750)
+        with pytest.raises(TrendFlowError, match="not this user's alone"):
+            prepare()
+    finally:
+        folder.rmdir()
 
 
 def test_the_fleet_serves_what_the_workspace_of_one_process_loads(home: Path, repo_root: Path) -> None:

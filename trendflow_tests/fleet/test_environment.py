@@ -16,17 +16,29 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.test_utils import create_test_daemon_workspace_context, instance_for_test
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
+from typer.testing import CliRunner
 
+from trendflow.cli import app
 from trendflow.commands import workers
 from trendflow.config import Settings, load_settings
+from trendflow.contracts.errors import TrendFlowError
 from trendflow.fleet.api import API
 from trendflow.fleet.credentials import assign_secrets
-from trendflow.fleet.environment import application_environment, given_keys, write_dagster_home
+from trendflow.fleet.environment import (
+    application_environment,
+    fleet_environment,
+    given_keys,
+    is_store_of_fleet,
+    require_keys_of_fleet,
+    use_fleet,
+    write_dagster_home,
+)
 from trendflow.fleet.files import make_folder
 from trendflow.fleet.infrastructure import INFRASTRUCTURE
 from trendflow.fleet.launch import run_once, start_process, stop_process
 from trendflow.fleet.ports import assign_ports
 from trendflow.fleet.service import ProcessUser, Service, Site
+from trendflow.fleet.state import read_state, write_state
 from trendflow.models.device import cuda_devices
 from trendflow.service.users import Users
 from trendflow_tests.models.fake_device import FakeNvml
@@ -69,7 +81,7 @@ def test_programs_have_the_settings_of_the_shell_on_the_servers_of_the_fleet(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts processes as another user")
-def test_a_server_of_another_user_is_told_no_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_server_is_told_no_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {"TRENDFLOW_TOMBSTONE_KEY", "TRENDFLOW_STORE_OPTIONS", "AWS_SECRET_ACCESS_KEY", "SOMEBODYS_PASSWORD"}
     for name in (*secrets, "LC_TIME", "LD_DEBUG_OUTPUT"):
         monkeypatch.setenv(name, "a value")
@@ -83,8 +95,10 @@ def test_a_server_of_another_user_is_told_no_secrets(home: Path, monkeypatch: py
     def command(file: str) -> tuple[str, ...]:
         return "/bin/sh", "-c", f"env > {file}"
 
-    for user, is_told in ((None, True), (nobody, False)):
-        service = Service(command=command("started"), health=lambda: None, folder=folder, user=user)
+    for user, is_told in ((None, True), (None, False), (nobody, True)):
+        service = Service(
+            command=command("started"), health=lambda: None, folder=folder, user=user, told_settings=is_told
+        )
         started = start_process("server", service, home / "log")
         os.waitid(os.P_PID, started.process.pid, os.WEXITED | os.WNOWAIT)
         stop_process(started)
@@ -92,7 +106,7 @@ def test_a_server_of_another_user_is_told_no_secrets(home: Path, monkeypatch: py
         for file in ("started", "prepared"):
             found = names_in(file)
             assert found >= {"PATH", "HOME", "LC_TIME", "LD_DEBUG_OUTPUT"}
-            assert found & secrets == (secrets if is_told else set())
+            assert found & secrets == (secrets if is_told and user is None and file == "started" else set())
             (folder / file).unlink()
 
 
@@ -165,6 +179,47 @@ def test_dagsters_monitoring_leaves_what_waits_for_a_worker_alone(site: Site) ->
         found = instance.get_run_by_id(run.run_id)
     assert found is not None
     assert found.status == DagsterRunStatus.STARTING
+
+
+def test_only_our_own_programs_are_told_the_settings(site: Site) -> None:
+    for blueprint in INFRASTRUCTURE:
+        assert blueprint.build(site).told_settings is False
+    assert API.build(site).told_settings is True
+
+
+def test_a_key_of_ones_own_is_refused_on_the_store_of_the_fleet(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = site.folder.parent
+    for name, value in fleet_environment(site).items():
+        monkeypatch.setenv(name, value)
+    require_keys_of_fleet(home)
+    monkeypatch.setenv("TRENDFLOW_TOMBSTONE_KEY", "a key that nobody has")
+    with pytest.raises(TrendFlowError) as caught:
+        require_keys_of_fleet(home)
+    assert caught.value.message == "The fleet was started with another key: TRENDFLOW_TOMBSTONE_KEY."
+    monkeypatch.setenv("TRENDFLOW_STORE_URL", "file:///elsewhere")
+    require_keys_of_fleet(home)
+
+
+def test_a_fleet_that_is_down_is_told_from_one_that_is_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in fleet_environment(site):
+        monkeypatch.setenv(name, "")  # remembered, so that what follows is undone
+    home = site.folder.parent
+    monkeypatch.setenv("TRENDFLOW_HOME", str(home))
+    write_state(site.folder, read_state(site.folder))
+
+    assert not use_fleet(home)
+    assert not is_store_of_fleet(load_settings())
+    hint = "the fleet of this home is not up"
+    assert hint in CliRunner().invoke(app, ["submissions", "no-id"]).stderr
+    assert hint not in CliRunner().invoke(app, ["models", "list"]).stderr
+
+    write_state(site.folder, replace(read_state(site.folder), is_up=True))
+    assert use_fleet(home)
+    assert not is_store_of_fleet(load_settings()), "SeaweedFS does not run"
+    monkeypatch.setenv("TRENDFLOW_STORE_URL", "s3://trendflow/store")
+    assert is_store_of_fleet(load_settings())
+    monkeypatch.setenv("TRENDFLOW_STORE_URL", "s3://elsewhere/")
+    assert not is_store_of_fleet(load_settings())
 
 
 @pytest.mark.parametrize(("cores", "count"), [(1, 2), (2, 2), (6, 3), (48, 8)])

@@ -167,6 +167,18 @@ def test_a_service_whose_log_nobody_writes_is_repaired(fleet: MakeFleet) -> None
     assert conditions(built) == {"store": "healthy"}
 
 
+def test_services_take_an_interrupt_though_their_starter_ignores_it(fleet: MakeFleet) -> None:
+    telling = "import signal; print('ignores', signal.getsignal(signal.SIGINT) is signal.SIG_IGN, flush=True)\n"
+    built = fleet(web("store", program=telling + SERVER))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for a background job of a script
+    try:
+        built.up()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "ignores False" in (built.folder / "logs" / "store.log").read_text()
+
+
 def test_what_a_killed_service_left_behind_is_ended_before_the_next_start(fleet: MakeFleet) -> None:
     """The child left the session, as the processes of PostgreSQL do, and ends when it finds its parent gone."""
     orphaning = (
@@ -239,6 +251,19 @@ def test_a_defect_is_told_at_once_and_the_next_up_starts_again(fleet: MakeFleet)
     assert pids(built) != before
     trouble = built.troubles()["store"]
     assert (trouble.text, trouble.is_defect) == ("its disk is gone", True)
+
+
+def test_a_process_whose_start_was_never_written_down_is_ended(fleet: MakeFleet) -> None:
+    """Whoever started it was killed between the two. Another service is not mistaken for it."""
+    built = fleet(web("store"), web("api"))
+    built.up()
+    before, state = pids(built), read_state(built.folder)
+    write_state(built.folder, state.lacking("store"))
+    built.up()
+    assert pids(built)["store"] != before["store"]
+    assert pids(built)["api"] == before["api"]
+    assert started_ticks_of(before["store"]) is None
+    assert conditions(built) == {"store": "healthy", "api": "healthy"}
 
 
 def test_a_program_that_does_not_exist_is_named(fleet: MakeFleet) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -324,6 +325,23 @@ def test_down_leaves_no_process(trendflow: Cli) -> None:
     assert (down.returncode, down.stdout) == (0, "11 services ended\n")
     assert left_over(mark, sessions) == []
     assert {row["condition"] for row in status(trendflow).values()} == {"stopped"}
+    assert trendflow("status").stdout.endswith("nothing is running; 'trendflow up' starts it\n")
+
+
+def test_an_interrupted_up_says_what_goes_on(home: Path, models_dir: Path) -> None:
+    cli = Cli(home, models_dir)
+    # These tests may run as a background job, which ignores SIGINT.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "trendflow", "up"]
+    try:
+        with subprocess.Popen(command, env=cli.environment, stderr=subprocess.PIPE, text=True) as starting:
+            wait_until(lambda: bool(pids(cli)))
+            starting.send_signal(signal.SIGINT)
+            _, said = starting.communicate()
+        assert starting.returncode == 130
+        assert said.splitlines()[-1].startswith("cancelled: Stopped; what has started goes on: 'trendflow up' starts")
+        assert all(started_ticks_of(pid) is not None for pid in pids(cli).values())
+    finally:
+        cli("down")
 
 
 def left_over(mark: bytes, sessions: set[int]) -> list[int]:

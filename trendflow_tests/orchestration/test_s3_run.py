@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from trendflow.commands import inspect_run
 from trendflow.config import Settings
 from trendflow.models.pool import ModelPool
 from trendflow.orchestration.deployment import Deployment
@@ -68,7 +69,13 @@ def object_of(deployment: Deployment, key: str) -> bytes:
 
 
 def test_a_run_on_s3_gives_the_results_of_a_local_one_and_is_reused(
-    deployment: Deployment, remote: Deployment, clip: Path, submit: Submit, execute: Execute
+    deployment: Deployment,
+    remote: Deployment,
+    clip: Path,
+    submit: Submit,
+    execute: Execute,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for where in (deployment, remote):
         with_profile(where, fewer_pictures(8, 12))
@@ -87,6 +94,11 @@ def test_a_run_on_s3_gives_the_results_of_a_local_one_and_is_reused(
             assert (len(data), hashlib.sha256(data).hexdigest()) == (artifact["size"], artifact["sha256"])
         assert run.identity.run_id in object_of(remote, report_key(run.run_path)).decode()
     assert not any(path.is_file() for path in remote.settings.home.rglob("*")), "nothing may be left on this machine"
+
+    monkeypatch.setattr(inspect_run, "_open", {"in S3": first, "here": local}.__getitem__)
+    for key, is_told in (("in S3", True), ("here", False)):
+        assert inspect_run.report(key, None) == 0
+        assert ("--output FILE copies it here" in capsys.readouterr().err) is is_told
 
 
 def test_frames_are_copied_inside_the_bucket_and_downloaded_where_they_are_read(

@@ -25,6 +25,7 @@ from trendflow.orchestration.deployment import open_deployment
 from trendflow.orchestration.run_state import conclude
 from trendflow.orchestration.runs import RunOrder, create_run
 from trendflow.orchestration.submitting import OpenDesk, open_desk, required_components
+from trendflow.state.run_manager import RunManager
 from trendflow.submission.items import New, Submission
 from trendflow.submission.outcomes import Outcomes
 from trendflow_tests.models.fake_device import without_devices
@@ -250,6 +251,20 @@ def test_a_failure_that_passes_is_watched_until_it_cannot_come_back(monkeypatch:
     monkeypatch.setattr("trendflow.commands.watch.time.sleep", pause)
     watch(outcomes, submission)
     assert len(looks) == 1
+
+
+def test_what_a_component_failed_of_for_good_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes, submission, path = waited()
+    error = TrendFlowError("network_error", "The line was down.")
+    manager = RunManager.open(desk().states, path, holder="worker")
+    assert manager is not None
+    manager.begin(worker="worker", device=None, resolved_models={})
+    manager.component_started("segmenter")
+    manager.component_failed("segmenter", error)
+    manager.fail(error)
+    monkeypatch.setattr("trendflow.commands.watch._COMES_BACK_SEC", 1e9)
+    monkeypatch.setattr("trendflow.commands.watch.time.sleep", pytest.fail)
+    watch(outcomes, submission)
 
 
 def test_an_interrupt_ends_the_watching_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

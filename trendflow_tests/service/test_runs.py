@@ -79,6 +79,8 @@ def test_places_in_the_queue(api: httpx.Client, behind: Deployment) -> None:
     behind.level1()[0].step()
     places = sorted(api.get(url(message)).json()["queue_position"] for message in messages)
     assert places == [1, 2]
+    begun_run(behind, messages[0])  # of which level 1 has not heard yet
+    assert api.get(url(messages[0])).json()["queue_position"] is None
 
 
 @pytest.mark.parametrize(

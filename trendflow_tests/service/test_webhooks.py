@@ -23,6 +23,7 @@ from trendflow_tests.state.runs import FixedClock
 
 SECRET = b"a key that only this test has"
 PUBLIC = "93.184.216.34"
+NOW = "2026-01-02T00:00:00.000Z"  # of `FixedClock`
 
 
 class Receiver:
