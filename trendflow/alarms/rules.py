@@ -16,17 +16,10 @@ from trendflow.contracts.costs import PLANNED_FROM, WHOLE, CostRow, series_key
 Rule = Literal["success_rate", "error_code", "empty_reason", "out_of_memory", "slow_component", "retry_budget"]
 Severity = Literal["error", "warning"]
 
-FAILURES = frozenset(
-    {
-        "audio_missing_or_extract_failed",
-        "tempo_all_segments_failed",
-        "voice_quality_all_segments_failed",
-        "all_extractors_empty",
-        "no_valid_crops",
-        "upstream_empty",
-    }
-)
-"""Empty reasons that tell of work which failed. The others tell what a video is like: many of those are a warning."""
+FAILURES = frozenset({"voice_quality_all_segments_failed", "all_extractors_empty", "no_valid_crops"})
+"""Empty reasons that tell of work which failed. The others tell what a video is like, whatever their names say: without
+an audio stream, without a beat, without what another component looks for. Many of those are a warning.
+"""
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,10 @@ def test_an_optional_component_that_fails_everywhere_is_noticed_in_successful_ru
 
 
 def test_reasons_that_describe_videos_warn_and_those_of_failed_work_are_errors() -> None:
-    ended = runs(20, empty_reasons=frozenset({"no_faces_in_video", "audio_missing_or_extract_failed"}))
+    ended = runs(20, empty_reasons=frozenset({"no_faces_in_video", "all_extractors_empty"}))
     alarms = list(run_alarms(ended, NOW, LIMITS))
     assert [(alarm.subject, alarm.severity) for alarm in alarms] == [
-        ("audio_missing_or_extract_failed", "error"),
+        ("all_extractors_empty", "error"),
         ("no_faces_in_video", "warning"),
     ]
 
