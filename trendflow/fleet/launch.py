@@ -26,10 +26,12 @@ LOG_LIMIT_BYTES = 20_000_000
 SCRUBBED = "<fleet>"
 REMAINS_LIMIT_S = 60.0
 """How long `stop_process` waits for the rest of a service once its process has ended."""
+MARK = "_TRENDFLOW_SERVICE_LOG"
+"""The variable by which a process is known whose start was never written down. Settings have other names: they are
+handed on."""
 
 _STARTED = "---- started at"
-# By its log a process is known whose start was never written down. Not a name of a setting: those are handed on.
-_MARK = "_TRENDFLOW_SERVICE_LOG"
+_UNRECORDED_LIMIT_S = 30.0
 _TAIL_BYTES = 65_536
 _TAIL_LINES = 15
 # What a program needs to find its libraries and to speak; no settings, and so no passwords and keys.
@@ -93,15 +95,15 @@ def stop_process(found: Process) -> bool:
     return was_alive
 
 
-def end_unrecorded(service: Service, log: Path, recorded: Container[int]) -> None:
+def end_unrecorded(log: Path, recorded: Container[int]) -> None:
     """End what was started with this log and is in no record: its starter was killed before it could write it down.
 
     Processes of `recorded` ids and their sessions are left alone. Raises what `end_process` does.
     """
-    for pid, started_ticks in processes_with(_MARK, str(log)):
+    for pid, started_ticks in processes_with(MARK, str(log)):
         with exact_process(pid, started_ticks) as handle, suppress(ProcessLookupError):  # it may end at any moment
             if handle is not None and pid not in recorded and os.getsid(pid) not in recorded:
-                end_process(handle, service.stop_limit_s, service.stop_signal)
+                end_process(handle, _UNRECORDED_LIMIT_S)
 
 
 def exit_code_of(found: Process) -> int | None:
@@ -184,7 +186,7 @@ def _spawn(name: str, service: Service, log: Path, log_limit: int) -> tuple[Iden
                 stdout=pipe,
                 stderr=subprocess.STDOUT,
                 cwd=service.folder,
-                env={**_environment(service.user, service.told_settings), **service.environment, _MARK: str(log)},
+                env={**_environment(service.user, service.told_settings), **service.environment, MARK: str(log)},
                 umask=0o077,
                 start_new_session=True,
                 user=uid,

@@ -189,6 +189,8 @@ class Fleet:
             for together in _last_first(state.processes):
                 state, n_alive = self._stop(together, state, report)
                 ended += n_alive
+            for log in (self.folder / "logs").glob("*.log"):
+                end_unrecorded(log, state.process_ids)
         return ended
 
     def _stop(self, processes: Sequence[Process], state: FleetState, report: Report) -> tuple[FleetState, int]:
@@ -243,7 +245,7 @@ class Fleet:
             stop_process(process)  # also what a service that died has left behind
         if process is None or starts:
             report(name, "starting")
-            end_unrecorded(service, self._log(name), state.process_ids)
+            end_unrecorded(self._log(name), state.process_ids)
             require_free(name, site.ports.get(name, {}))
             process = start_process(name, service, self._log(name), self.log_limit, blueprint.needs)
             try:

@@ -41,6 +41,7 @@ def _config(site: Site) -> bytes:
         "requirepass": site.secret(NAME, "password"),
         "dir": f'"{site.service_folder(NAME)}"',
         "daemonize": "no",
+        "set-proc-title": "no",  # a title takes the place of the environment, by which the fleet knows its processes
         # A message that was accepted must outlive the server and the machine: every write is on the disk before it is
         # acknowledged, and none is thrown away to make room.
         "appendonly": "yes",

@@ -26,6 +26,7 @@ from trendflow.submission.items import (
     Refused,
     Submission,
     minted_run_id,
+    path_of,
     submission_day,
 )
 from trendflow.submission.message import Message
@@ -105,7 +106,8 @@ class SubmissionDesk:
     def _without_deleted(self, submission: Submission) -> Submission:
         """The submission as it stands, without the videos that were deleted while it was decided."""
         deleted = self._deleted()
-        named = {(message.identity.platform_id, message.identity.video_id) for _, message in submission.messages}
+        paths = (path_of(item) for item in submission.items)
+        named = {(platform_id, video_id) for platform_id, video_id, _ in (path.split("/") for path in paths if path)}
         gone = [video for video in sorted(named) if video in deleted]
         for video in gone:
             self._inbox.forget(*video)

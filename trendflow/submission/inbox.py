@@ -24,7 +24,16 @@ from trendflow.contracts.schema import SchemaRegistry
 from trendflow.state.clock import Clock
 from trendflow.storage.object_store import ObjectInfo, ObjectNotFound, ObjectStore
 from trendflow.storage.retry import ContentionPolicy, exhausted
-from trendflow.submission.items import Cached, Item, New, Refused, Submission, decode_submission, submission_day
+from trendflow.submission.items import (
+    Cached,
+    Item,
+    New,
+    Refused,
+    Submission,
+    decode_submission,
+    path_of,
+    submission_day,
+)
 from trendflow.submission.message import Message
 
 log = logging.getLogger(__name__)
@@ -242,7 +251,7 @@ class Inbox:
     def _release(self, submission_id: str, item: Item) -> None:
         """Remove the run id that an item holds; one that another submission holds stays."""
         if isinstance(item, New | Cached):
-            run_id = _run_id(_path_of(item))
+            run_id = _run_id(item.message.run_path if isinstance(item, New) else item.run_path)
             place = self.place_of(run_id)
             if place is not None and place.submission_id == submission_id:
                 self._store.delete(_run_id_key(run_id))
@@ -254,7 +263,7 @@ class Inbox:
             except ObjectNotFound:
                 return 0
             submission = decode_submission(self._schemas, data)
-            named = [_path_of(item).startswith(folder) for item in submission.items]
+            named = [(path_of(item) or "").startswith(folder) for item in submission.items]
             if not any(named):
                 return 0
             for _, message in submission.messages:
@@ -267,12 +276,6 @@ class Inbox:
 
 
 _DELETED = Refused("input_constraint_violated", "The video was deleted.")
-
-
-def _path_of(item: Item) -> str:
-    if isinstance(item, New):
-        return item.message.run_path
-    return getattr(item, "run_path", "")
 
 
 def _key(submission_id: str) -> str:

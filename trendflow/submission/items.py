@@ -62,6 +62,17 @@ class Refused:
 Item = New | Cached | Duplicate | Exists | Refused
 
 
+def path_of(item: Item) -> str | None:
+    """The run path that an item names, None for one that names none."""
+    match item:
+        case New(message):
+            return message.run_path
+        case Cached(run_path, _) | Duplicate(_, run_path):
+            return run_path
+        case _:
+            return None
+
+
 @dataclass(frozen=True)
 class Submission:
     """What one caller put in at once. `items` in the caller's order, `accepted_at` in UTC."""

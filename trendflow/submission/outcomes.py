@@ -17,7 +17,7 @@ from trendflow.state.transitions import RUN_END
 from trendflow.storage.object_store import ObjectStore
 from trendflow.storage.result_store import ResultStore
 from trendflow.submission.inbox import Inbox
-from trendflow.submission.items import Cached, Duplicate, Exists, Item, New, Submission
+from trendflow.submission.items import Exists, Item, Submission, path_of
 
 _READERS = 16
 
@@ -57,16 +57,10 @@ class Outcome:
 
 def answering_run(inbox: Inbox, item: Item) -> str | None:
     """The run that answers an item, None for a refused one and for one that only its id is known of."""
-    match item:
-        case New(message):
-            return message.run_path
-        case Cached(run_path, _) | Duplicate(_, run_path):
-            return run_path
-        case Exists(run_id):
-            place = inbox.place_of(run_id)
-            return None if place is None else place.run_path
-        case _:
-            return None
+    if isinstance(item, Exists):
+        place = inbox.place_of(item.run_id)
+        return None if place is None else place.run_path
+    return path_of(item)
 
 
 class Outcomes:

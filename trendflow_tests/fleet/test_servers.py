@@ -29,13 +29,13 @@ from trendflow.config import Settings
 from trendflow.fleet import postgresql
 from trendflow.fleet.environment import fleet_environment, use_fleet, write_dagster_home
 from trendflow.fleet.infrastructure import INFRASTRUCTURE
-from trendflow.fleet.launch import stop_process
+from trendflow.fleet.launch import MARK, stop_process
 from trendflow.fleet.programs import program
 from trendflow.fleet.service import Site
 from trendflow.fleet.state import read_state
 from trendflow.fleet.status import fleet_status
 from trendflow.fleet.supervisor import Fleet
-from trendflow.processes import started_ticks_of
+from trendflow.processes import processes_with, started_ticks_of
 from trendflow.storage.object_store import ObjectStore
 from trendflow_tests.s3 import s3_client
 
@@ -198,6 +198,11 @@ def test_data_survive_the_death_of_everything_and_an_orderly_end(fleet: Fleet, s
     assert set(conditions(fleet).values()) == {"stopped"}
     assert fleet.up() == site
     assert kept() == (["a", "b"], ":2", "a,b\n")
+
+
+def test_every_server_is_known_by_its_environment(fleet: Fleet, site: Site) -> None:
+    for row in read_state(fleet.folder).processes:
+        assert row.process.pid in {pid for pid, _ in processes_with(MARK, row.log)}, row.service
 
 
 def test_commands_use_the_fleet_only_while_it_is_up(

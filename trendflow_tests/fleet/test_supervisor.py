@@ -264,6 +264,10 @@ def test_a_process_whose_start_was_never_written_down_is_ended(fleet: MakeFleet)
     assert pids(built)["api"] == before["api"]
     assert started_ticks_of(before["store"]) is None
     assert conditions(built) == {"store": "healthy", "api": "healthy"}
+    last = pids(built)
+    write_state(built.folder, read_state(built.folder).lacking("store"))
+    assert built.down() == 1
+    assert [started_ticks_of(pid) for pid in last.values()] == [None, None]
 
 
 def test_a_program_that_does_not_exist_is_named(fleet: MakeFleet) -> None:

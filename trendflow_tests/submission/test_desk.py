@@ -28,16 +28,24 @@ def submit(deployment: Deployment, name: str, *drafts: Message | TrendFlowError)
     return deployment.desk.submit(submission_id(name), USER, drafts)
 
 
-def test_a_video_that_is_deleted_while_it_is_submitted_leaves_nothing() -> None:
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_video_that_is_deleted_while_it_is_submitted_leaves_nothing(cached: bool) -> None:
     """The deletion is complete between the decision about the submission and its storing."""
     behind = Deployment()
     looks: list[set[tuple[str, str]]] = [set(), {("youtube", video_id(1))}]
     desk = SubmissionDesk(
         behind.store, behind.states, behind.inbox, behind.admission, limits=behind.limits, deleted=lambda: looks.pop(0)
     )
-    gone, stays = draft("a", 0, 1), draft("a", 1, 2)
-    items = desk.submit(submission_id("a"), USER, [gone, stays]).items
-    assert items == (Refused("input_constraint_violated", "The video was deleted."), New(stays))
+    gone, stays, again = draft("a", 0, 1), draft("a", 1, 2), draft("a", 2, 1)
+    if cached:
+        behind.succeed(draft("e", 0, 1))
+    made = desk.submit(submission_id("a"), USER, [gone, stays, again])
+    refused = Refused("input_constraint_violated", "The video was deleted.")
+    assert made.items == (refused, New(stays), refused)
+    assert behind.inbox.read(submission_id("a")) == made
+    if cached:  # the erasure removed it before
+        behind.store.delete_prefix("result_store")
+        behind.store.delete_prefix("index")
     for info in behind.store.list(""):
         assert video_id(1) not in info.key
         assert video_id(1).encode() not in behind.store.get(info.key)
