@@ -12,6 +12,7 @@ import json
 import os
 import stat
 import sys
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -109,7 +110,8 @@ def _socket(site: Site, name: str) -> Path:
 
 def _prepare(socket: Path) -> None:
     """Make the folder of the socket. Raises `config_invalid` for one of somebody else, who could answer instead."""
-    socket.parent.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):  # whatever it is
+        socket.parent.mkdir(mode=0o700)
     found = socket.parent.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise TrendFlowError("config_invalid", f"The folder {socket.parent} is not this user's alone; remove it.")

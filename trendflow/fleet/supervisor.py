@@ -245,7 +245,7 @@ class Fleet:
             stop_process(process)  # also what a service that died has left behind
         if process is None or starts:
             report(name, "starting")
-            end_unrecorded(self._log(name), state.process_ids)
+            end_unrecorded(self._log(name), state.process_ids, service)
             require_free(name, site.ports.get(name, {}))
             process = start_process(name, service, self._log(name), self.log_limit, blueprint.needs)
             try:

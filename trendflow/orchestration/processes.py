@@ -7,11 +7,10 @@ import re
 import socket
 from pathlib import Path
 
+from trendflow.processes import boot_id, started_ticks_of
+
 _NO_LABEL = re.compile(r"[^A-Za-z0-9_.:@-]")
-_PROCESS = re.compile(r".+:(?P<pid>[1-9][0-9]{0,8})@(?P<started>[0-9]+)\.(?P<space>[0-9]+)")
-_PROC = Path("/proc")
-_DEAD = ("Z", "X", "x")
-"""States of a process that does nothing more and is still listed, because its parent has not asked for its end."""
+_PROCESS = re.compile(r".+:(?P<pid>[1-9][0-9]{0,8})@(?P<started>[0-9]+)\.(?P<space>[0-9a-f.]+)")
 
 
 def as_label(name: str) -> str:
@@ -24,8 +23,8 @@ def this_process() -> str:
 
     These are when it started and the space of process ids that it lives in, where the kernel says so (Linux).
     """
-    found = _state_and_start(os.getpid())
-    return _label(os.getpid()) if found is None else _label(os.getpid(), f"@{found[1]}.{_space()}")
+    started = started_ticks_of(os.getpid())
+    return _label(os.getpid()) if started is None else _label(os.getpid(), f"@{started}.{_space()}")
 
 
 def is_gone(label: str) -> bool:
@@ -41,28 +40,20 @@ def is_gone(label: str) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass  # one of another user
-    found = _state_and_start(int(named["pid"]))
-    return found is not None and (found[0] in _DEAD or found[1] != named["started"])
+        return False  # one of another user, of which the kernel may show nothing
+    return started_ticks_of(int(named["pid"])) != int(named["started"])
 
 
 def _label(pid: int, more: str = "") -> str:
     return as_label(f"{socket.gethostname()}:{pid}{more}")
 
 
-def _state_and_start(pid: int) -> tuple[str, str] | None:
-    """The state of a process, and when it started in ticks since its machine did (proc(5)); None if nobody says so."""
-    try:
-        stat = (_PROC / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()  # the name before may hold anything
-    return fields[0], fields[19]
-
-
 def _space() -> str:
-    """The space of process ids that this process sees: containers of one host name may have one each."""
+    """The space of process ids that this process sees: hosts may share a name, and containers of a host have their own.
+
+    Where nobody says which it is, it is taken for none that a label names.
+    """
     try:
-        return "".join(filter(str.isdigit, os.readlink(_PROC / "self" / "ns" / "pid")))
+        return f"{boot_id()[:8]}.{''.join(filter(str.isdigit, os.readlink(Path('/proc/self/ns/pid'))))}"
     except OSError:
         return ""

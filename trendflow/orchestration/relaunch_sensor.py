@@ -82,7 +82,7 @@ def _prepared(deployment: Deployment, relaunch: Relaunch, listed: Mapping[str, A
     unwanted = view.run["cancel_requested_at"] is not None
     if not unwanted and _is_replaced(deployment, path, view.run["run"], listed):
         return "over"
-    if not unwanted and view.run["relaunch_scheduled"]:
+    if not unwanted and view.run["relaunch_scheduled"] == relaunch.attempt:
         return "launch"  # by a tick that died before its request was taken
     manager = RunManager.open(states, path, holder=this_process(), only_if={"error"})
     if manager is None:

@@ -76,7 +76,7 @@ class Scheduler:
         try:
             yield self._current()
         except Fenced:
-            log.warning("another process has taken level 1 over")
+            log.info("level 1 was taken over meanwhile; it is opened again at the next turn")
             self._level1 = None
             raise
         finally:

@@ -51,11 +51,11 @@ def _run_status(document: Document, event: Event) -> Document:
         "error": data.get("error"),
         "error_code": data.get("error_code"),
         "finished_at": event.ts if to in RUN_END else None,
-        "relaunch_scheduled": False,
+        "relaunch_scheduled": None,
     }
     if to == "recovering":
         changed["warnings"] = []  # what stays done repeats its own
-        if document["status"] in RUN_END and not document["relaunch_scheduled"]:
+        if document["status"] in RUN_END and document["relaunch_scheduled"] is None:
             changed["cancel_requested_at"] = None  # it was meant for the attempt that has ended, not for a person's own
     if to == "running":
         changed["started_at"] = document["started_at"] or event.ts
@@ -85,7 +85,7 @@ def _accepted(document: Document, event: Event) -> Document:
         "started_at": None,
         "finished_at": None,
         "cancel_requested_at": None,
-        "relaunch_scheduled": False,
+        "relaunch_scheduled": None,
     }
 
 
@@ -112,7 +112,7 @@ def _count(document: Document, change: int) -> Document:
 
 
 def _retry_scheduled(document: Document, event: Event) -> Document:
-    of_run = {"relaunch_scheduled": True} if event.level == 2 else {}
+    of_run = {"relaunch_scheduled": event.data["attempt"]} if event.level == 2 else {}
     return {**document, **of_run, "retry_count": document["retry_count"] + 1}
 
 

@@ -93,8 +93,8 @@ def wait_until(done: Callable[[], bool]) -> None:
 
 
 def keep_until_healthy(built: Fleet) -> None:
-    """A keeper looks after the fleet until nothing is wrong, however long that takes: its clock stands still."""
-    keeper = Keeper(built.folder, lambda: built, lambda: 0.0)
+    """A keeper looks after the fleet until nothing is wrong, however long that takes."""
+    keeper = Keeper(built.folder, lambda: built, time.monotonic)
 
     def is_mended() -> bool:
         keeper.look()

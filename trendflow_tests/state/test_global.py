@@ -302,6 +302,28 @@ def test_a_fold_that_a_removal_overtakes_brings_nothing_back(states: StateStore)
     assert list(GlobalManager.open(states, holder="daemon").document["runs"]) == []
 
 
+def test_an_export_that_was_read_before_a_video_was_forgotten_is_made_anew(
+    states: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = GlobalManager.open(states, holder="daemon")
+    manager.run_status("upload/another-video/run", "queued")
+    manager.fold("2000")  # so that there is an export
+    manager.run_status(path(1), "queued")
+    put, overtaken = ObjectStore.put_if_match, list[bool]()
+
+    def slow(store: ObjectStore, key: str, data: Any, etag: str) -> bool:
+        if key == EXPORT and not overtaken:
+            overtaken.append(True)
+            forget_video(states, "upload", "another-video", holder="erasure")
+        return put(store, key, data, etag)
+
+    monkeypatch.setattr(ObjectStore, "put_if_match", slow)
+    states.global_log().journal.fold("2000")
+    assert overtaken
+    assert b"another-video" not in states._store.get(EXPORT)
+    assert list(GlobalManager.open(states, holder="daemon").document["runs"]) == [path(1)]
+
+
 def before(act: Callable[..., Any], first: Callable[[], object]) -> Callable[..., Any]:
     """The act, with something that comes before it."""
 
