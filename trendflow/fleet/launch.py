@@ -101,13 +101,12 @@ def end_unrecorded(log: Path, recorded: Container[int], service: Service | None 
     As `service` is ended, where the caller knows it. Processes of `recorded` ids and their sessions are left alone.
     Raises what `end_process` does.
     """
-    limit_s, ask = (
-        (_UNRECORDED_LIMIT_S, signal.SIGTERM) if service is None else (service.stop_limit_s, service.stop_signal)
-    )
+    limit_s = _UNRECORDED_LIMIT_S if service is None else service.stop_limit_s
+    ask = signal.SIGTERM if service is None else signal.Signals(service.stop_signal)
     for pid, started_ticks in processes_with(MARK, str(log)):
         with exact_process(pid, started_ticks) as handle, suppress(ProcessLookupError):  # it may end at any moment
             if handle is not None and pid not in recorded and os.getsid(pid) not in recorded:
-                end_process(handle, limit_s, signal.Signals(ask))
+                end_process(handle, limit_s, ask)
 
 
 def exit_code_of(found: Process) -> int | None:

@@ -8,13 +8,7 @@ from trendflow.contracts.errors import TrendFlowError
 from trendflow.state.errors import IllegalTransition
 from trendflow.state.store import StateStore
 from trendflow.storage.object_store import ObjectStore
-from trendflow_tests.state.runs import (
-    PATH,
-    accepted,
-    begun,
-    numbers,
-    opened,
-)
+from trendflow_tests.state.runs import PATH, accepted, begun, numbers, opened
 
 
 def test_cancelling_is_asked_for_once_and_seen_by_the_manager(states: StateStore, store: ObjectStore) -> None:

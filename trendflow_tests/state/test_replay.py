@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trendflow.contracts.canonical import canonical_json
-from trendflow.contracts.errors import TrendFlowError
 from trendflow.contracts.schema import validate_document
 from trendflow.state.documents import Documents
 from trendflow.state.errors import IllegalTransition
@@ -27,6 +26,7 @@ from trendflow_tests.state.runs import (
     PATH,
     PLAN,
     SCHEMAS,
+    SLOW,
     FixedClock,
     accepted,
     begun,
@@ -36,7 +36,6 @@ from trendflow_tests.state.runs import (
     states_in,
 )
 
-SLOW = TrendFlowError("timeout", "Too slow.")
 Act = Callable[[RunManager, naive.NaiveRun], None]
 
 

@@ -26,6 +26,7 @@ from trendflow_tests.state.runs import (
     IDENTITY,
     PATH,
     SCHEMAS,
+    SLOW,
     BreakingStore,
     Crash,
     FixedClock,
@@ -38,7 +39,6 @@ from trendflow_tests.state.runs import (
 )
 
 REPORT = f"{FOLDER}/scheduler_runtime_report.json"
-SLOW = TrendFlowError("timeout", "Too slow.")
 KNOBS = {"batch_size": "auto", "onnx_threads": 2}
 COST = {
     "unit": "frame",

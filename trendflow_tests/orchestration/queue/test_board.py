@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,9 @@ import redis
 from trendflow.orchestration.queue.board import Board, Claim, WorkerFacts
 from trendflow.orchestration.queue.celery_app import RUN_TASK, make_app
 from trendflow.orchestration.queue.child import CurrentRun
+from trendflow.orchestration.queue.names import Rhythm
+from trendflow.orchestration.queue.pulse import Pulse
+from trendflow.orchestration.queue.run_health import RunHealth
 from trendflow_tests.orchestration.queue.stage import Broker
 
 pytestmark = pytest.mark.xdist_group("queue")
@@ -43,6 +47,29 @@ def test_a_board_that_lost_its_data_learns_the_holder_from_its_beat(board: Board
     assert board.running() == {RUN: "one"}
     assert board.claim(RUN, "two") == Claim(0, "one")
     assert [seen.facts.run for seen in board.workers()] == [RUN]
+
+
+class Startled(RunHealth):
+    """Meets something that nobody expected, once, and looks again."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.again = threading.Event()
+
+    def look(self) -> None:
+        self.looks += 1
+        if self.looks == 1:
+            raise ValueError("SYNTHETIC surprise")
+        self.again.set()
+
+
+def test_a_pulse_goes_on_after_what_nobody_expected(board: Board) -> None:
+    health = Startled()
+    pulse = Pulse(board, lambda: at_work("one", None), health, Rhythm(beat_s=0.01, look_s=0.01))
+    pulse.start()
+    assert health.again.wait(60)
+    pulse.stop()
+    assert board.workers() == []
 
 
 def test_a_beat_that_is_late_does_not_bring_back_a_run_that_has_ended(board: Board) -> None:
